@@ -1,0 +1,119 @@
+"""How every command ends: what goes where, exit codes, and JSON for machines.
+
+A command prints for a person: results to standard output, notes and progress to standard error. Under `--json` all that
+it prints goes to standard error, and the mapping that it returns is the last and only line of standard output; on
+failure that line is `{"error": {"type", "message", "place", "exit_code"}}`.
+"""
+
+import json
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import IO
+
+import typer
+
+from ftk.core.errors import ExitCode, FtkError
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a command came to."""
+
+    exit_code: int
+    answer: object | None = None
+    """For a machine: what the command returned, or its error."""
+
+
+def finish(work: Callable[[], object], *, as_json: bool) -> int:
+    """Run a command's work, report how it ended, and return the exit code."""
+    try:
+        if not as_json:
+            ending = _ending(work)
+            sys.stdout.flush()
+            return ending.exit_code
+        with _only_the_answer_on_stdout() as stdout:
+            ending = _ending(work)
+            if ending.answer is not None:
+                print(as_json_line(ending.answer), file=stdout, flush=True)
+            return ending.exit_code
+    except BrokenPipeError:
+        _forget_stdout()
+        return ExitCode.PIPE_CLOSED
+
+
+def as_json_line(answer: object) -> str:
+    """One line of strict JSON: what is not finite becomes null, what JSON does not know becomes text."""
+    return json.dumps(_finite(answer), allow_nan=False, ensure_ascii=False, default=str)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _ending(work: Callable[[], object]) -> Ending:
+    """Raises BrokenPipeError where the reader of standard output has left."""
+    try:
+        result = work()
+    except typer.Exit as end:
+        return Ending(end.exit_code)
+    except FtkError as error:
+        return _failed(type(error).__name__, error.message, error.place, error.exit_code, shown=str(error))
+    except typer.TyperException as error:
+        message = error.format_message()
+        return _failed("UsageError", message, None, ExitCode.INPUT, shown=f"{message}\nftk --help says what there is.")
+    except (KeyboardInterrupt, typer.Abort):
+        return _failed("Interrupted", "stopped by hand", None, ExitCode.INTERRUPTED, shown="Stopped by hand.")
+    except BrokenPipeError:
+        # Raised again here if it was our own output that nobody reads; else it is a defect like any other.
+        sys.stdout.flush()
+        return _defect()
+    except Exception:
+        return _defect()
+    return Ending(ExitCode.DONE, result)
+
+
+def _failed(kind: str, message: str, place: str | None, exit_code: ExitCode, *, shown: str) -> Ending:
+    print(shown, file=sys.stderr)
+    error = {"type": kind, "message": message, "place": place, "exit_code": int(exit_code)}
+    return Ending(exit_code, {"error": error})
+
+
+def _defect() -> Ending:
+    error = sys.exception()
+    shown = f"{traceback.format_exc()}This is a defect of ftk: please report it, with what `ftk env` prints."
+    return _failed(type(error).__name__, str(error), None, ExitCode.DEFECT, shown=shown)
+
+
+@contextmanager
+def _only_the_answer_on_stdout() -> Iterator[IO[str]]:
+    """Yield where the answer goes; until then standard output is standard error, for child processes too."""
+    stdout = sys.stdout
+    is_replaced = stdout is not sys.__stdout__
+    if is_replaced:
+        with redirect_stdout(sys.stderr):
+            yield stdout
+        return
+    stdout.flush()
+    with open(os.dup(stdout.fileno()), "w", encoding="utf-8") as kept:
+        os.dup2(sys.stderr.fileno(), stdout.fileno())
+        try:
+            with redirect_stdout(sys.stderr):
+                yield kept
+        finally:
+            os.dup2(kept.fileno(), stdout.fileno())
+
+
+def _forget_stdout() -> None:
+    """Send what is still buffered nowhere, so that Python's exit has nothing to complain of."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

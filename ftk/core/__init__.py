@@ -1,0 +1,1 @@
+"""What every part shares: settings base, types and errors."""

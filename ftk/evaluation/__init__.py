@@ -1,0 +1,1 @@
+"""Did it work: metrics and comparison."""

@@ -1,0 +1,41 @@
+"""The `evaluation` section of a recipe."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ftk.core.config import Section
+from ftk.core.interval import Interval
+from ftk.evaluation.metrics import Metric
+
+
+class EarlyStopping(Section):
+    """Stop when the held-out loss no longer falls."""
+
+    patience: Annotated[int, Field(gt=0)] = 3
+    """Evaluations in a row without a new best before training stops."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """Nats a token by which the loss must fall to count as a new best."""
+
+
+class EvaluationSettings(Section):
+    """How the model is measured, on `data.eval`, before, during and after training."""
+
+    every: Interval | None = Interval(epochs=1)
+    """How often the held-out loss is measured while training; null measures before and after alone."""
+    metrics: tuple[Metric, ...] = ()
+    """Metrics of generated answers, measured before and after: `exact_match`, `f1`, `rouge_l`, ... or `module:function`."""
+    shots: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    """Training rows shown in the prompt before training, as the figure to beat; the tuned model is asked without."""
+    by: str | None = None
+    """A column; metrics are also given for each of its values, such as rows with `unseen` words."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 256
+    """Longest generated answer in tokens."""
+    max_rows: Annotated[int, Field(gt=0)] | None = None
+    """Rows on which answers are generated; the loss is always over all rows."""
+    early_stopping: EarlyStopping | None = None
+    """Stop when the held-out loss no longer falls; null trains to the end."""
+    max_forgetting: Annotated[float, Field(ge=0)] = 0.1
+    """Rise of the loss on a built-in general text, in nats a token, above which forgetting is pointed out."""
+    before: bool = True
+    """Whether the model is also measured before training."""

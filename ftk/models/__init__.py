@@ -1,0 +1,1 @@
+"""Language models: loading, saving, and scoring tokens within the model's own forward."""

@@ -1,0 +1,8 @@
+"""What is learned: one file a loss. A new task joins the union here."""
+
+from typing import Annotated
+
+from ftk.core.config import ByName
+from ftk.objectives.sft import Sft
+
+Task = Annotated[Sft, ByName(default="sft")]

@@ -1,0 +1,1 @@
+"""One module a job, in reading order: the only place where independent parts meet."""

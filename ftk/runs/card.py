@@ -1,0 +1,64 @@
+"""The model card that goes with a tuned model."""
+
+from collections.abc import Mapping, Sequence
+
+
+def model_card(
+    *,
+    name: str,
+    base: str,
+    licence: str | None,
+    is_adapter: bool,
+    data: Sequence[str],
+    recipe_yaml: str,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    versions: Mapping[str, str],
+) -> str:
+    """Markdown with the header that hubs read: base and its licence, data, recipe, figures.
+
+    Args:
+        name: what the model is called.
+        base: hub id or folder of the model that was tuned.
+        licence: the base's licence, None where it does not say.
+        is_adapter: whether the weights are an adapter beside the base.
+        data: sources of the training rows.
+        recipe_yaml: the resolved recipe.
+        before: figures of the base by metric.
+        after: figures of the tuned model by metric.
+        versions: of the libraries that trained it.
+    """
+    header = ["---", f"base_model: {base}", "library_name: " + ("peft" if is_adapter else "transformers")]
+    header += [f"license: {licence}"] if licence else []
+    header += ["tags:", "- ftk", "---"]
+    kind = "an adapter for" if is_adapter else "a finetuned version of"
+    figures = [f"| {metric} | {_cell(before.get(metric))} | {_cell(value)} |" for metric, value in after.items()]
+    return "\n".join(
+        [
+            *header,
+            "",
+            f"# {name}",
+            "",
+            f"This is {kind} `{base}`, made with ftk.",
+            "",
+            f"- Licence of the base: {licence or 'not stated by the base; look it up before you share this model'}",
+            *(f"- Trained on: {source}" for source in data),
+            "",
+            "## Figures",
+            "",
+            *(["| metric | before | after |", "| --- | --- | --- |", *figures] if figures else ["Not evaluated."]),
+            "",
+            "## Recipe",
+            "",
+            "```yaml",
+            recipe_yaml.rstrip(),
+            "```",
+            "",
+            "Versions: " + ", ".join(f"{package} {version}" for package, version in versions.items()),
+            "",
+        ]
+    )
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,1 @@
+"""The loop: steps, optimizers, schedules, checkpoints, and what a person sees of them."""

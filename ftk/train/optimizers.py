@@ -1,0 +1,78 @@
+"""How gradients become updates: one class an optimizer. A new optimizer joins the union at the end."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from ftk.core.config import ByName, Section
+
+NamedParameters = Iterable[tuple[str, nn.Parameter]]
+
+FUSED_DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})
+"""Where torch 2.10 and later have a fused AdamW."""
+
+
+def is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay acts on a parameter: matrices, but no norms, biases or embeddings.
+
+    Norm weights and biases are vectors; an embedding is known by its name (`embed_tokens`, `wte`, `wpe`).
+    """
+    parts = name.lower().split(".")
+    is_embedding = any("embed" in part or part in ("wte", "wpe") for part in parts)
+    is_norm_or_bias = parameter.ndim < 2 or parts[-1] == "bias" or any("norm" in part for part in parts[-2:])
+    return not (is_embedding or is_norm_or_bias)
+
+
+def decay_groups(named_parameters: NamedParameters, *, weight_decay: float) -> list[dict[str, Any]]:
+    """The trained parameters in at most two groups: with weight decay, and without."""
+    trained = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
+    decayed = [parameter for name, parameter in trained if is_decayed(name, parameter)]
+    others = [parameter for name, parameter in trained if not is_decayed(name, parameter)]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+class AdamW(Section):
+    """Adam with decoupled weight decay; two float32 states a trained parameter.
+
+    Source: Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2.
+    """
+
+    name: Literal["adamw"] = "adamw"
+    """`adamw`: the customary choice."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square. A second one of 0.95 forgets bursts sooner."""
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of the second mean; larger values damp rarely trained weights."""
+
+    def build(
+        self, named_parameters: NamedParameters, *, learning_rate: float, weight_decay: float
+    ) -> torch.optim.Optimizer:
+        """The optimizer over the parameters that are trained; fused where the device has such a kernel."""
+        groups = decay_groups(named_parameters, weight_decay=weight_decay)
+        devices = {parameter.device.type for group in groups for parameter in group["params"]}
+        return torch.optim.AdamW(
+            groups, lr=learning_rate, betas=self.betas, eps=self.epsilon, fused=devices <= FUSED_DEVICES or None
+        )
+
+
+class Sgd(Section):
+    """Stochastic gradient descent; one float32 state a trained parameter with momentum, else none."""
+
+    name: Literal["sgd"] = "sgd"
+    """`sgd`: little memory, but a much larger learning rate and more care."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the last update that goes into the next; 0.9 is customary, 0 keeps no state."""
+
+    def build(
+        self, named_parameters: NamedParameters, *, learning_rate: float, weight_decay: float
+    ) -> torch.optim.Optimizer:
+        """The optimizer over the parameters that are trained. Weight decay is added to the gradient."""
+        groups = decay_groups(named_parameters, weight_decay=weight_decay)
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=self.momentum)
+
+
+Optimizer = Annotated[AdamW | Sgd, ByName(default="adamw")]

@@ -1,0 +1,19 @@
+"""Full tuning: every weight moves."""
+
+from typing import Literal
+
+from torch import nn
+
+from ftk.core.config import Section
+
+
+class Full(Section):
+    """Train every weight. Best quality on much data; needs 16 bytes a parameter with AdamW and float32 weights."""
+
+    name: Literal["full"] = "full"
+    """`full`: every weight of the model is trained."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """The same model, every parameter of which takes gradients."""
+        model.requires_grad_(True)
+        return model

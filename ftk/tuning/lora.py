@@ -1,0 +1,115 @@
+"""Low-rank adaptation: frozen weights, and beside each a trained product of two thin matrices.
+
+Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1; rank-stabilised scaling: Kalajdzievski 2023 (arXiv:2312.03732);
+weight decomposition: Liu et al. 2024 (arXiv:2402.09353), equation 5.
+"""
+
+import difflib
+from typing import Annotated, Literal, Protocol, cast
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from ftk.core.config import Section
+from ftk.core.errors import RecipeError
+
+ALL_LINEAR = "all-linear"
+
+
+class _HasHead(Protocol):
+    def get_output_embeddings(self) -> nn.Module | None: ...
+
+
+class Lora(Section):
+    """Train a low-rank update beside frozen weights: little memory, and a small file to ship."""
+
+    name: Literal["lora"] = "lora"
+    """`lora`: low-rank adapters."""
+    rank: Annotated[int, Field(gt=0)] = 16
+    """Width of the update. Higher learns more and costs more; customary: 4 to 64."""
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """Strength of the update: it is scaled by alpha / rank (alpha / sqrt(rank) with `rslora`)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapters' inputs that is zeroed while training, against overfitting on few rows."""
+    target_modules: str | tuple[str, ...] = ALL_LINEAR
+    """`all-linear` (the head apart, experts included), or names of modules such as `[q_proj, v_proj]`."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank), which keeps high ranks learning."""
+    dora: bool = False
+    """Train each weight's magnitude apart from its direction: often better at low rank, and slower."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """The model wrapped by PEFT, adapters added in float32, everything else frozen.
+
+        Raises:
+            RecipeError: a target module does not exist (lists those that do), or the adapter cannot do what is asked.
+        """
+        from peft import LoraConfig, get_peft_model
+
+        modules = self.modules_of(model)
+        experts = expert_parameters(model) if self.target_modules == ALL_LINEAR else []
+        if experts and (self.dropout or self.dora):
+            raise RecipeError(
+                f"adapters on the experts of this model ({', '.join(experts)}) take neither dropout nor dora. "
+                "Set tuning.dropout to 0 and tuning.dora to false, or name target_modules outside the experts",
+                place="tuning",
+            )
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=modules,
+            target_parameters=experts or None,
+            use_rslora=self.rslora,
+            use_dora=self.dora,
+            task_type="CAUSAL_LM",
+        )
+        return cast(nn.Module, get_peft_model(model, config))
+
+    def modules_of(self, model: nn.Module) -> list[str]:
+        """Full names of the linear modules that get an adapter.
+
+        Raises:
+            RecipeError: a name matches no linear module.
+        """
+        linear = linear_modules(model)
+        if self.target_modules == ALL_LINEAR:
+            head = cast(_HasHead, model).get_output_embeddings()
+            return [name for name, module in linear.items() if module is not head]
+        wanted = (self.target_modules,) if isinstance(self.target_modules, str) else self.target_modules
+        endings = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        found: list[str] = []
+        for ending in wanted:
+            matches = [name for name in linear if name == ending or name.endswith(f".{ending}")]
+            if not matches:
+                near = difflib.get_close_matches(ending, endings, n=1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise RecipeError(
+                    f"no linear module of this model is called {ending}.{hint} It has: {', '.join(endings)}; "
+                    f"{ALL_LINEAR} takes them all",
+                    place="tuning.target_modules",
+                )
+            found += [name for name in matches if name not in found]
+        return found
+
+
+def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The matrix products of a model by full name, quantized ones and GPT-2's transposed ones included."""
+    from transformers.pytorch_utils import Conv1D
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+
+def expert_parameters(model: nn.Module) -> list[str]:
+    """Expert weights that are plain parameters, shape [experts, rows, columns], as PEFT's `target_parameters`.
+
+    transformers 5 fuses the experts of a layer into such parameters, which a search for linear modules passes over.
+    """
+    names = {
+        ".".join(name.split(".")[-2:]) for name, parameter in model.named_parameters() if _is_expert(name, parameter)
+    }
+    return sorted(names)
+
+
+def _is_expert(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim == 3 and name.split(".")[-2] == "experts"
