@@ -106,7 +106,9 @@ def measure(command: list[str], folder: Path) -> tuple[str, int]:
 
 def report(runs: dict[str, list[dict[str, Any]]]) -> None:
     """The table of medians, the ratios to the better of TRL's settings, and how far the losses agree."""
-    rates = {name: statistics.median(result["tokens_per_second"] for result in results) for name, results in runs.items()}
+    rates = {
+        name: statistics.median(result["tokens_per_second"] for result in results) for name, results in runs.items()
+    }
     peaks = {name: statistics.median(result["peak_bytes"] for result in results) for name, results in runs.items()}
     best_trl = max(rates["trl padded"], rates["trl packing"])
     least_trl = min(peaks["trl padded"], peaks["trl packing"])

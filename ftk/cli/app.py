@@ -1,9 +1,9 @@
 """The `ftk` command: a table of commands, each module of which is imported only when it is called.
 
 A command module `ftk/cli/<name>.py` has either one function `command`, or a dict `commands` of functions by name for
-`ftk <name> <subcommand>`. The functions are plain: parameters annotated as typer reads them, the docstring as help. They
-return a mapping of JSON values, or None where there is nothing to tell a machine; `ftk/cli/output.py` says how a command
-prints and fails. `--json` is added to every one, and the flags of `ftk/cli/flags.py` to each with a parameter
+`ftk <name> <subcommand>`. The functions are plain: parameters annotated as typer reads them, the docstring as help.
+They return a mapping of JSON values, or None where there is nothing to tell a machine; `ftk/cli/output.py` says how a
+command prints and fails. `--json` is added to every one, and the flags of `ftk/cli/flags.py` to each with a parameter
 `overrides`.
 """
 
@@ -119,9 +119,7 @@ def prepared(function: Function) -> Function:
             values["overrides"] = [*as_overrides(extra), *(values["overrides"] or ())]
         return function(**values)
 
-    parameters = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()
-    ]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()]
     run.__signature__ = signature.replace(parameters=[*parameters, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*parameters, *added]}
     return run

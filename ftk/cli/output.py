@@ -13,11 +13,24 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import typer
 
 from ftk.core.errors import ExitCode, FtkError
+
+ANSWER_FILE = "FTK_ANSWER_FILE"
+"""Variable that names a file for the answer, where another process of ftk started this one."""
+
+
+class Ended(Exception):
+    """The command ended in other processes, which have already told a person why."""
+
+    def __init__(self, exit_code: int, answer: object | None) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+        self.answer = answer
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,12 @@ class Ending:
 
 def finish(work: Callable[[], object], *, as_json: bool) -> int:
     """Run a command's work, report how it ended, and return the exit code."""
+    answer_file = os.environ.pop(ANSWER_FILE, None)
+    if answer_file is not None:
+        ending = _ending(work)
+        if os.environ.get("RANK", "0") == "0" and ending.answer is not None:
+            Path(answer_file).write_text(as_json_line(ending.answer), encoding="utf-8")
+        return ending.exit_code
     try:
         if not as_json:
             ending = _ending(work)
@@ -67,6 +86,8 @@ def _ending(work: Callable[[], object]) -> Ending:
         result = work()
     except typer.Exit as end:
         return Ending(end.exit_code)
+    except Ended as end:
+        return Ending(end.exit_code, end.answer)
     except FtkError as error:
         return _failed(type(error).__name__, error.message, error.place, error.exit_code, shown=str(error))
     except typer.TyperException as error:

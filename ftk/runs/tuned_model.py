@@ -38,7 +38,9 @@ class TunedModel:
     def line(self) -> str:
         """What a person should know of the model."""
         share = self.num_trained / self.num_parameters
-        return f"model  {self.place.name}: {self.num_parameters:,} parameters, {self.num_trained:,} trained ({share:.2%})"
+        return (
+            f"model  {self.place.name}: {self.num_parameters:,} parameters, {self.num_trained:,} trained ({share:.2%})"
+        )
 
 
 def build_model(recipe: Recipe, accelerator: "Accelerator") -> TunedModel:

@@ -1,0 +1,197 @@
+"""`ftk train`: data, model, tuning, measure, loop, measure, report."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftk.core.types import Examples
+from ftk.data.batches import TrainBatches
+from ftk.recipe.load import LoadedRecipe
+from ftk.runs.environment import environment
+from ftk.runs.folder import RunFolder, choose_folder
+from ftk.runs.measure import Measure, sample_answer
+from ftk.runs.publish import Publisher, push_to_hub
+from ftk.runs.quiet import quieten
+from ftk.runs.report import result_object, sentences, write_report
+from ftk.runs.summary import comparison, print_comparison, print_sample
+from ftk.runs.training_data import TrainingData, read_training_data
+from ftk.runs.tuned_model import TunedModel, build_model
+from ftk.train.checkpoint import Checkpoints, latest
+from ftk.train.group import join_group
+from ftk.train.loop import FitResult, count_total_steps, fit
+from ftk.train.observe import Observer
+from ftk.train.random_state import seed_everything
+from ftk.train.rehearse import find_micro_batch_size
+from ftk.train.shard import spread
+from ftk.train.step import Step
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
+
+def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False) -> dict[str, Any]:
+    """Train as a recipe says, in this process's group, and measure before and after; what `ftk train --json` prints.
+
+    Raises:
+        FtkError: the input is wrong (nothing is written then), the environment lacks something, or the run failed.
+    """
+    recipe = loaded.recipe
+    quieten()
+    accelerator = join_group(recipe.training.precision)
+    say = _voice(accelerator)
+    with accelerator.main_process_first():
+        data = read_training_data(recipe)
+    # Adapters start from the same draws on every process.
+    seed_everything(recipe.seed)
+    tuned = build_model(recipe, accelerator)
+    folder = _open_folder(loaded, accelerator, resume=resume, fresh=fresh)
+    for line in [*_about(folder), tuned.line(), *data.lines()]:
+        say(line)
+    for advice in [*loaded.advice, *loaded.advice_on_rows(len(data.train))]:
+        say(f"advice {advice}")
+
+    measure = Measure(recipe, data, tuned, folder, accelerator, say)
+    before = measure.before()
+    model = spread(tuned.scoring, accelerator, strategy=recipe.parallel.strategy, compile=recipe.training.compile)
+    publisher = Publisher(loaded, data, tuned, model, accelerator)
+    result = _train(loaded, data, tuned, model, folder, accelerator, measure, publisher)
+    after = measure.after(model)
+    publisher.write(folder.model, before.metrics, after.metrics)
+
+    answer = result_object(folder, result, before, after)
+    if accelerator.is_main_process:
+        told = sentences(folder, result, measure.forgetting(before, after))
+        if recipe.output.push_to_hub:
+            told.append(f"uploaded to {push_to_hub(folder.model, recipe.output.push_to_hub)}")
+        write_report(folder, answer, told)
+        _show(answer, told, sample_answer(before, after))
+    accelerator.wait_for_everyone()
+    return answer
+
+
+def _train(
+    loaded: LoadedRecipe,
+    data: TrainingData,
+    tuned: TunedModel,
+    model: "nn.Module",
+    folder: RunFolder,
+    accelerator: "Accelerator",
+    measure: Measure,
+    publisher: Publisher,
+) -> FitResult:
+    recipe = loaded.recipe
+    training = recipe.training
+    optimizer = training.optimizer.build(
+        model.named_parameters(), learning_rate=training.learning_rate, weight_decay=training.weight_decay
+    )
+    objective = recipe.task.objective(router_loss_weight=tuned.router_loss_weight)
+    batches = _batches(loaded, data, accelerator)
+    step = Step(model=model, objective=objective, optimizer=optimizer, accelerator=accelerator, max_grad_norm=None)
+    if training.micro_batch_size == "auto":
+        batches.micro_batch_size = _resolved(folder) or find_micro_batch_size(
+            step.rehearse,
+            batches.worst_batch,
+            optimizer=optimizer,
+            accelerator=accelerator,
+            rows_per_step=batches.rows_per_step,
+        )
+    # Dropout draws anew on each process, from a state that does not depend on what was measured before.
+    seed_everything(recipe.seed, process_index=accelerator.process_index)
+    stopping = recipe.evaluation.early_stopping
+    return fit(
+        model=model,
+        objective=objective,
+        batches=batches,
+        optimizer=optimizer,
+        schedule=training.schedule,
+        total_steps=count_total_steps(
+            epochs=training.epochs, max_steps=training.max_steps, steps_per_epoch=batches.steps_per_epoch
+        ),
+        accelerator=accelerator,
+        settings=training,
+        checkpoints=Checkpoints(
+            folder.checkpoints,
+            every=recipe.checkpoint.every,
+            keep=recipe.checkpoint.keep,
+            write_best=publisher.write,
+            resolved={"micro_batch_size": batches.micro_batch_size},
+        ),
+        observer=Observer(
+            folder.path,
+            accelerator=accelerator,
+            log_every=training.log_every,
+            trackers=training.trackers,
+            config=loaded.resolved(),
+        ),
+        evaluate=(lambda: measure.losses(model)) if data.eval is not None else None,
+        evaluate_every=recipe.evaluation.every,
+        patience=stopping.patience if stopping else None,
+        min_delta=stopping.min_delta if stopping else 0.0,
+        worst_batch=batches.worst_batch(batches.micro_batch_size),
+        describe_rows=lambda indices: _describe(data.train, indices),
+    )
+
+
+def _batches(loaded: LoadedRecipe, data: TrainingData, accelerator: "Accelerator") -> TrainBatches:
+    training = loaded.recipe.training
+    return TrainBatches(
+        data.train,
+        batch_size=training.batch_size,
+        batch_tokens=training.batch_tokens,
+        micro_batch_size=1 if training.micro_batch_size == "auto" else training.micro_batch_size,
+        packing=loaded.recipe.data.packing,
+        max_length=data.max_length,
+        pad_token_id=data.pad_token_id,
+        seed=loaded.recipe.seed,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        source_weights=data.train_report.source_weights,
+    )
+
+
+def _open_folder(loaded: LoadedRecipe, accelerator: "Accelerator", *, resume: bool, fresh: bool) -> RunFolder:
+    """Choose the run's folder on the first process, and begin it; the others follow."""
+    from accelerate.utils import broadcast_object_list
+
+    recipe = loaded.resolved()
+    chosen: list[RunFolder | None] = [None]
+    if accelerator.is_main_process:
+        folder = choose_folder(Path(loaded.recipe.output.folder), recipe, resume=resume, fresh=fresh)
+        folder.begin(recipe, loaded.as_yaml(), environment())
+        chosen = [folder]
+    broadcast_object_list(chosen)
+    assert chosen[0] is not None
+    return chosen[0]
+
+
+def _about(folder: RunFolder) -> list[str]:
+    lines = [folder.note] if folder.note else []
+    return [*lines, f"resuming the unfinished run in {folder.path}" if folder.resumes else f"run    {folder.path}"]
+
+
+def _resolved(folder: RunFolder) -> int | None:
+    """The micro-batch that the run began with, which a resumed one must keep to stay bitwise the same."""
+    saved = latest(folder.checkpoints, lambda sentence: None)
+    return int(saved.resolved["micro_batch_size"]) if saved else None
+
+
+def _describe(examples: Examples, indices: Sequence[int]) -> str:
+    return ", ".join(examples.place(index) for index in indices)
+
+
+def _show(answer: dict[str, Any], told: list[str], sample: Any) -> None:
+    after = answer["evaluation"]["after"]
+    if after:
+        print_comparison(comparison(answer["evaluation"]["before"], after))
+    if sample is not None:
+        print_sample(sample)
+    for sentence in told:
+        print(sentence)
+    print(f"The model is in {answer['model_folder']}. Try it: ftk chat {answer['run_folder']}")
+
+
+def _voice(accelerator: "Accelerator") -> Callable[[str], None]:
+    """How a run speaks: on standard error, from the first process alone."""
+    return (lambda sentence: print(sentence, file=sys.stderr)) if accelerator.is_main_process else (lambda _: None)

@@ -1,0 +1,165 @@
+"""The model of a run, measured: losses while it trains, and everything before and after."""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from torch import nn
+
+from ftk.core.atomic import atomic_write
+from ftk.core.types import Batch
+from ftk.data.batches import evaluation_batches
+from ftk.evaluation.retention import forgetting, general_text_batches
+from ftk.evaluation.score import loss_metrics
+from ftk.recipe.schema import Recipe
+from ftk.runs.answers import evaluate_answers, pick_rows, pick_shots
+from ftk.runs.folder import RunFolder
+from ftk.runs.summary import SampleAnswer
+from ftk.runs.training_data import TrainingData
+from ftk.runs.tuned_model import TunedModel
+from ftk.train.shard import gathered, is_sharded
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+TOKENS_PER_BATCH = 8192
+"""Tokens of a forward pass over held-out rows, whose activations are not kept."""
+GENERAL_LOSS = "general_loss"
+"""Loss on the built-in general text, in nats a token: what the model keeps of what it knew."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a model was measured to be."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    sample: tuple[str, str, str] | None = None
+    """Question, reference and answer of one held-out row."""
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps({"metrics": self.metrics, "sample": self.sample}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return cls(saved["metrics"], tuple(saved["sample"]) if saved["sample"] else None)
+
+
+class Measure:
+    """Measures one model on the held-out rows of its recipe."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        tuned: TunedModel,
+        folder: RunFolder,
+        accelerator: "Accelerator",
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings = recipe.evaluation
+        self._seed = recipe.seed
+        self._data = data
+        self._tuned = tuned
+        self._folder = folder
+        self._accelerator = accelerator
+        self._say = say
+        self._batches = self._held_out_batches()
+
+    def losses(self, model: nn.Module) -> dict[str, float]:
+        """Loss, perplexity and token accuracy over all held-out rows; every process must call this."""
+        with self._accelerator.autocast():
+            return dict(loss_metrics(model, self._batches, self._accelerator))
+
+    def before(self) -> Figures:
+        """The model before it is tuned, also with examples in the prompt; measured once, however often it resumes."""
+        path = self._folder.evaluations / "before.json"
+        if path.exists():
+            return Figures.load(path)
+        if not self._settings.before:
+            return Figures()
+        return self._everything(self._tuned.scoring, "before", self._settings.shots, path)
+
+    def after(self, model: nn.Module) -> Figures:
+        """The tuned model, as `spread` returned it, asked without examples."""
+        with gathered(model) if is_sharded(model) else nullcontext():
+            return self._everything(model, "after", (0,), self._folder.evaluations / "after.json")
+
+    def forgetting(self, before: Figures, after: Figures) -> str | None:
+        """A sentence where the model has forgotten more than the recipe puts up with."""
+        if GENERAL_LOSS not in before.metrics:
+            return None
+        limit = self._settings.max_forgetting
+        return forgetting(before.metrics[GENERAL_LOSS], after.metrics[GENERAL_LOSS], max_forgetting=limit)
+
+    def _everything(self, model: nn.Module, when: str, shots: tuple[int, ...], path: Path) -> Figures:
+        metrics: dict[str, float] = {}
+        sample = None
+        if self._batches:
+            self._say(f"evaluating {when} training")
+            metrics |= self.losses(model)
+            for number in shots if self._settings.metrics else ():
+                answered, example = self._answers(when, number)
+                metrics |= answered
+                sample = sample or example
+        metrics[GENERAL_LOSS] = self._general_loss(model)
+        figures = Figures(metrics, sample)
+        if self._accelerator.is_main_process:
+            figures.save(path)
+        self._accelerator.wait_for_everyone()
+        return figures
+
+    def _answers(self, when: str, num_shots: int) -> tuple[dict[str, float], tuple[str, str, str]]:
+        data = self._data
+        assert data.eval_rows is not None
+        rows = pick_rows(data.eval_rows, self._settings.max_rows)
+        suffix = f"@{num_shots}" if num_shots else ""
+        with self._accelerator.autocast():
+            answered = evaluate_answers(
+                self._tuned.causal_lm,
+                data.renderer,
+                rows,
+                metrics=self._settings.metrics,
+                max_new_tokens=self._settings.max_new_tokens,
+                pad_token_id=data.pad_token_id,
+                shots=pick_shots(data.train_rows, num_shots, seed=self._seed, without=rows) if num_shots else (),
+                by=self._settings.by,
+                answers_file=self._folder.evaluations / f"answers_{when}{suffix}.jsonl",
+                accelerator=self._accelerator,
+                tell=self._say,
+            )
+        first = answered.rows[0]
+        question = next(str(turn["content"]) for turn in reversed(rows[0].messages[:-1]) if turn["role"] == "user")
+        named = {f"{name}{suffix}": value for name, value in answered.metrics.items()}
+        return named, (question, first.reference, first.answer)
+
+    def _general_loss(self, model: nn.Module) -> float:
+        batches = general_text_batches(
+            self._data.tokenizer, max_length=self._data.max_length, pad_token_id=self._data.pad_token_id
+        )
+        with self._accelerator.autocast():
+            return float(loss_metrics(model, batches, self._accelerator)["loss"])
+
+    def _held_out_batches(self) -> list[Batch]:
+        examples = self._data.eval
+        if examples is None:
+            return []
+        return evaluation_batches(
+            examples,
+            rows_per_batch=max(1, TOKENS_PER_BATCH // int(examples.lengths_N.max())),
+            pad_token_id=self._data.pad_token_id,
+            process_index=self._accelerator.process_index,
+            num_processes=self._accelerator.num_processes,
+        )
+
+
+def sample_answer(before: Figures, after: Figures) -> SampleAnswer | None:
+    """One held-out row with its answers, where answers were generated."""
+    if after.sample is None:
+        return None
+    question, reference, answer = after.sample
+    return SampleAnswer(question, reference, before.sample[2] if before.sample else None, answer)

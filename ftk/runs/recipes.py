@@ -1,0 +1,46 @@
+"""Finding and copying the recipes that ship with ftk."""
+
+import difflib
+import shutil
+from pathlib import Path
+
+from ftk.core.errors import RecipeError
+from ftk.recipe.shipped import SCHEMA_FILE, ShippedRecipe, shipped_folder, shipped_recipes
+
+
+def recipe_path(name: str) -> str:
+    """A recipe file by its path, or a shipped one by its name."""
+    if Path(name).exists():
+        return name
+    return next((str(recipe.path) for recipe in shipped_recipes() if recipe.name == name), name)
+
+
+def copy_recipe(name: str, folder: Path, *, force: bool) -> list[Path]:
+    """Copy a shipped recipe, and the schema that it names for editors; returns what was written.
+
+    Raises:
+        RecipeError: there is no such recipe, or the file exists and `force` is not given.
+    """
+    recipe = _shipped(name)
+    target = folder / recipe.path.name
+    if target.exists() and not force:
+        raise RecipeError("exists already. --force overwrites it", place=str(target))
+    schema = folder / SCHEMA_FILE
+    copies = [(recipe.path, target)]
+    # The schema of an older ftk is replaced on demand alone, as any other file of the user's.
+    if force or not schema.exists():
+        copies.append((shipped_folder() / SCHEMA_FILE, schema))
+    try:
+        return [Path(shutil.copyfile(source, destination)) for source, destination in copies]
+    except OSError as error:
+        raise RecipeError(f"cannot be written: {error.strerror}", place=str(folder)) from error
+
+
+def _shipped(name: str) -> ShippedRecipe:
+    recipes = {recipe.name: recipe for recipe in shipped_recipes()}
+    found = recipes.get(name.removesuffix(".yaml"))
+    if found is None:
+        near = difflib.get_close_matches(name, recipes, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise RecipeError(f"no recipe of that name ships with ftk.{hint} There are: {', '.join(recipes)}", place=name)
+    return found

@@ -1,0 +1,69 @@
+"""The end of a run: one object for machines, a page for people, and the sentences in between."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ftk.core.atomic import atomic_write
+from ftk.runs.folder import RunFolder
+from ftk.runs.measure import Figures
+from ftk.runs.summary import comparison
+from ftk.train.loop import FitResult
+
+
+def result_object(folder: RunFolder, result: FitResult, before: Figures, after: Figures) -> dict[str, Any]:
+    """What `ftk train --json` prints and `report.json` keeps."""
+    return {
+        "run_folder": str(folder.path),
+        "model_folder": str(folder.model),
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "tokens": result.tokens,
+        "tokens_per_second": result.tokens_per_second,
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "final_loss": result.final_loss,
+        "evaluation": {"before": dict(before.metrics), "after": dict(after.metrics)},
+        "overfitting": result.verdict.overfitting,
+        "best_step": result.best_step,
+        "num_skipped": result.num_skipped,
+        "stopped_early": result.stopped_early,
+    }
+
+
+def sentences(folder: RunFolder, result: FitResult, forgetting: str | None) -> list[str]:
+    """What the run says in words."""
+    told = list(result.verdict.sentences)
+    if result.best_step is not None and result.best_step != result.steps:
+        told.append(
+            f"{folder.model} is the model of the last step, {result.steps}; the best held-out loss was at step "
+            f"{result.best_step}, and {folder.checkpoints / 'best'} holds that model"
+        )
+    if result.num_skipped:
+        reasons = ", ".join(f"{count} for {reason}" for reason, count in result.num_skipped.items())
+        told.append(f"steps without an update: {reasons}")
+    if result.stopped_early:
+        told.append(f"stopped early after step {result.steps}: the held-out loss no longer falls")
+    return told + ([forgetting] if forgetting else [])
+
+
+def write_report(folder: RunFolder, answer: Mapping[str, Any], told: list[str]) -> None:
+    """`report.md`, then `report.json`, with which the run counts as finished."""
+    before, after = answer["evaluation"]["before"], answer["evaluation"]["after"]
+    rows = comparison(before, after)
+    table = [f"| {' | '.join(row)} |" for row in rows]
+    table.insert(1, "|" + " --- |" * len(rows[0]))
+    loss = answer["final_loss"]
+    page = [
+        f"# {folder.path.name}",
+        "",
+        *(table if after else ["Not evaluated: the recipe has no `data.eval`."]),
+        "",
+        f"{answer['steps']} steps, {answer['tokens']:,} tokens in {answer['seconds']:.1f} s of training "
+        f"({answer['tokens_per_second']:,.0f} tokens a second), peak memory {answer['peak_memory_bytes'] / 1e9:.2f} GB"
+        + (f", last loss {loss:.4f}." if loss is not None else "."),
+        "",
+        *(f"- {sentence}" for sentence in told),
+        "",
+    ]
+    atomic_write(folder.path / "report.md", "\n".join(page))
+    atomic_write(folder.path / "report.json", json.dumps(answer, indent=2) + "\n")
