@@ -25,6 +25,8 @@ def preview(
     from ftk.runs.data import preview as run
 
     result = run(recipe, overrides or (), num_rows=rows)
+    for source, format in result.formats.items():
+        print(f"{source}: format {format}")
     _print_preview(result)
     return result.as_json()
 

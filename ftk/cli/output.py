@@ -8,6 +8,7 @@ failure that line is `{"error": {"type", "message", "place", "exit_code"}}`.
 import json
 import math
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -96,8 +97,8 @@ def _ending(work: Callable[[], object]) -> Ending:
     except (KeyboardInterrupt, typer.Abort):
         return _failed("Interrupted", "stopped by hand", None, ExitCode.INTERRUPTED, shown="Stopped by hand.")
     except BrokenPipeError:
-        # Raised again here if it was our own output that nobody reads; else it is a defect like any other.
-        sys.stdout.flush()
+        if _reader_has_left():
+            raise
         return _defect()
     except Exception:
         return _defect()
@@ -133,6 +134,16 @@ def _only_the_answer_on_stdout() -> Iterator[IO[str]]:
                 yield kept
         finally:
             os.dup2(kept.fileno(), stdout.fileno())
+
+
+def _reader_has_left() -> bool:
+    """Whether it was our own output that broke, and not some other pipe or socket."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except OSError:
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _forget_stdout() -> None:

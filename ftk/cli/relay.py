@@ -28,4 +28,4 @@ def relay(processes: int) -> Mapping[str, object] | None:
         answer = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     if exit_code:
         raise Ended(exit_code, answer)
-    return answer  # type: ignore[no-any-return]
+    return answer

@@ -1,0 +1,99 @@
+"""`ftk eval`."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ftk.runs.evaluate import Evaluation
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Hub id, model folder, adapter folder or run folder.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Held-out rows: file, folder, hub id or ftk://. A run brings its own.")
+    ] = None,
+    *,
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", help="Such as exact_match,f1 or my_module:my_metric, or a YAML list of mappings."),
+    ] = None,
+    shots: Annotated[str, typer.Option("--shots", help="Examples shown in the prompt, such as 0,5.")] = "0",
+    train_data: Annotated[
+        str | None, typer.Option("--train-data", help="Rows from which examples are taken. A run brings its own.")
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", help="A column; metrics also for each of its values.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", help="Longest answer in tokens.")] = None,
+    max_rows: Annotated[int | None, typer.Option("--max-rows", help="Rows on which answers are generated.")] = None,
+    format: Annotated[str | None, typer.Option("--format", help="Format of the rows; found by default.")] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Column by role, such as question=problem,answer=solution.")
+    ] = None,
+    subset: Annotated[str | None, typer.Option("--subset", help="Configuration of a hub data set.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Split of the held-out rows, such as test[:10%].")] = None,
+    chat_template: Annotated[
+        str | None, typer.Option("--chat-template", help="A shipped template or a Jinja file instead of the model's.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub id.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Which examples are shown.")] = None,
+    output: Annotated[str | None, typer.Option("--output", help="Where each row's answer is written (JSONL).")] = None,
+) -> Mapping[str, object]:
+    """Measure a model, an adapter or a run on held-out rows.
+
+    Loss, perplexity and token accuracy are over the rows' answers; metrics are of answers that the model generates.
+    """
+    from ftk.runs.evaluate import EvalRequest, evaluate
+
+    request = EvalRequest(
+        model=model,
+        data=data,
+        format=format,
+        columns=_pairs(columns),
+        subset=subset,
+        split=split,
+        metrics=metrics,
+        shots=shots,
+        train_data=train_data,
+        by=by,
+        max_new_tokens=max_new_tokens,
+        max_rows=max_rows,
+        chat_template=chat_template,
+        revision=revision,
+        seed=seed,
+        output=output,
+    )
+    evaluation = evaluate(request, tell=lambda sentence: print(sentence, file=sys.stderr))
+    _show(evaluation)
+    return evaluation.as_json()
+
+
+def _pairs(text: str | None) -> dict[str, str] | None:
+    from ftk.core.errors import RecipeError
+
+    if text is None:
+        return None
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(role.strip() and column.strip() for role, _, column in pairs):
+        raise RecipeError(f"{text!r} does not say columns. Expected question=problem,answer=solution", place="--columns")
+    return {role.strip(): column.strip() for role, _, column in pairs}
+
+
+def _show(evaluation: "Evaluation") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("metric")
+    for one in evaluation.answered or (None,):
+        table.add_column("value" if one is None else f"{one.num_shots} examples shown", justify="right")
+    num_columns = max(1, len(evaluation.answered))
+    for name, value in evaluation.losses.items():
+        table.add_row(name, *[f"{value:.4f}", *[""] * (num_columns - 1)])
+    for name in dict.fromkeys(name for one in evaluation.answered for name in one.metrics):
+        table.add_row(name, *[f"{one.metrics[name]:.4f}" for one in evaluation.answered])
+    Console(soft_wrap=True, highlight=False, markup=False).print(table)
+    answers = f"; answers in {evaluation.answers_file}" if evaluation.answers_file else ""
+    print(f"{evaluation.num_examples:,} rows in {evaluation.seconds:.1f} s{answers}")

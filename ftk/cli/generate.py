@@ -1,0 +1,59 @@
+"""`ftk generate`."""
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Hub id, model folder, adapter folder or run folder.")],
+    prompt: Annotated[str, typer.Argument(help="What is asked; - reads it from standard input.")],
+    *,
+    system: Annotated[str | None, typer.Option("--system", help="A system message before it.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Go on from the text as it stands, without a template.")] = False,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer in tokens.")] = 256,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 takes the most probable token.")] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Draw from the fewest tokens of this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
+    chat_template: Annotated[
+        str | None, typer.Option("--chat-template", help="A shipped template or a Jinja file instead of the model's.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub id.")] = None,
+) -> Mapping[str, object]:
+    """Answer one prompt."""
+    from ftk.core.errors import RecipeError
+
+    if raw and (system is not None or chat_template is not None):
+        raise RecipeError("--raw uses no template, so --system and --chat-template do nothing beside it")
+    text = _standard_input() if prompt == "-" else prompt
+    if not text.strip():
+        raise RecipeError("the prompt is empty")
+
+    from ftk.runs.generate import Sampling, Speaker
+
+    sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens)
+    speaker = Speaker(model, revision=revision, chat_template=chat_template)
+    if raw:
+        reply = speaker.go_on(text, sampling, on_text=_print_piece)
+    else:
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        reply = speaker.answer([*messages, {"role": "user", "content": text}], sampling, on_text=_print_piece)
+    print()
+    if reply.finish_reason == "length":
+        print(f"(cut after {reply.num_tokens} tokens)", file=sys.stderr)
+    return reply.as_json()
+
+
+def _standard_input() -> str:
+    from ftk.core.errors import DataError
+
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 text (byte {error.start + 1})", place="standard input") from error
+
+
+def _print_piece(piece: str) -> None:
+    print(piece, end="", flush=True)

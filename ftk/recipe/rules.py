@@ -1,0 +1,112 @@
+"""What must hold across sections: what does not go together is refused with the reason."""
+
+from collections.abc import Callable, Iterator
+
+from ftk.recipe.schema import Recipe
+
+Violation = tuple[str, str]
+"""The dotted path that is at fault, and the message."""
+
+
+def violations(recipe: Recipe) -> list[Violation]:
+    """Everything in the recipe that does not go together."""
+    return [violation for rule in _RULES for violation in rule(recipe)]
+
+
+def _quantization(recipe: Recipe) -> Iterator[Violation]:
+    if recipe.quantization is None:
+        return
+    name = recipe.quantization.name
+    if recipe.tuning.name == "full":
+        yield (
+            "quantization",
+            f"quantization: {name} and tuning: full do not go together: quantized weights take no gradient. "
+            "Use tuning: lora, or quantization: null",
+        )
+    if recipe.parallel.strategy == "fsdp":
+        yield (
+            "quantization",
+            f"quantization: {name} and parallel.strategy: fsdp do not go together: packed integers cannot be sharded "
+            "by rows. Use strategy: ddp, under which each process holds the quantized weights",
+        )
+
+
+def _precision(recipe: Recipe) -> Iterator[Violation]:
+    model, training = recipe.model, recipe.training
+    if recipe.tuning.name == "full" and model.dtype in ("bfloat16", "float16"):
+        yield (
+            "model.dtype",
+            f"model.dtype: {model.dtype} and tuning: full do not go together: updates below the precision of a 16-bit "
+            "weight vanish. Leave model.dtype at auto (trained weights stay float32) and set training.precision: bf16",
+        )
+    if training.precision == "fp16" and recipe.parallel.strategy == "fsdp":
+        yield (
+            "training.precision",
+            "training.precision: fp16 and parallel.strategy: fsdp do not go together: loss scaling would need the "
+            "overflow of every shard. Use bf16, or strategy: ddp",
+        )
+    if model.attention.startswith("flash_attention") and training.precision == "fp32":
+        yield (
+            "model.attention",
+            f"model.attention: {model.attention} and training.precision: fp32 do not go together: its kernels know "
+            "16-bit numbers alone. Use attention: sdpa, or precision: bf16",
+        )
+
+
+def _length(recipe: Recipe) -> Iterator[Violation]:
+    tokens, longest = recipe.training.batch_tokens, recipe.data.max_length
+    if tokens is not None and longest is not None and tokens < longest:
+        yield (
+            "training.batch_tokens",
+            f"training.batch_tokens is {tokens}, less than one row of data.max_length {longest}. Raise the one or "
+            "lower the other",
+        )
+
+
+def _weights(recipe: Recipe) -> Iterator[Violation]:
+    given = [source.weight is not None for source in recipe.data.train]
+    if any(given) and not all(given):
+        index = given.index(False)
+        yield (
+            f"data.train.{index}",
+            f"data.train.{index} has no weight while others have. Weights are shares of one whole: give every source "
+            "one, or none",
+        )
+    for index, source in enumerate(recipe.data.eval):
+        if source.weight is not None:
+            yield (
+                f"data.eval.{index}.weight",
+                f"data.eval.{index}.weight does nothing: every held-out row counts once. Leave it out",
+            )
+
+
+def _evaluation(recipe: Recipe) -> Iterator[Violation]:
+    settings = recipe.evaluation
+    if not recipe.data.eval:
+        for field in ("metrics", "early_stopping", "by", "max_rows"):
+            if getattr(settings, field):
+                yield f"evaluation.{field}", f"evaluation.{field} needs held-out rows. Name them in data.eval"
+    if settings.early_stopping is not None and settings.every is None:
+        yield (
+            "evaluation.early_stopping",
+            "evaluation.early_stopping needs evaluations while training. Set evaluation.every, such as 1 epoch",
+        )
+    if any(settings.shots) and not settings.metrics:
+        yield (
+            "evaluation.shots",
+            "evaluation.shots puts examples into the prompts of generated answers, and none are generated. Name "
+            "evaluation.metrics, such as exact_match",
+        )
+    if any(settings.shots) and not settings.before:
+        yield "evaluation.shots", "evaluation.shots is measured before training. Set evaluation.before: true"
+    if settings.by is not None and not settings.metrics:
+        yield "evaluation.by", "evaluation.by splits metrics of generated answers. Name evaluation.metrics"
+
+
+_RULES: tuple[Callable[[Recipe], Iterator[Violation]], ...] = (
+    _quantization,
+    _precision,
+    _length,
+    _weights,
+    _evaluation,
+)
