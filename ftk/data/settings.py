@@ -2,9 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ftk.core.config import OneOrMore, Section
+from ftk.core.errors import FtkError
+from ftk.data.formats import check_format
+from ftk.data.split import parse_split
 
 
 class Source(Section):
@@ -16,7 +19,7 @@ class Source(Section):
     """`messages`, `sharegpt`, `alpaca`, `prompt_completion`, `question_answer`, or your own `module:function`.
 
     `auto` finds it from the columns and says which was taken."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default_factory=dict)
     """Which column of the file plays which part of the format, such as `{question: problem, answer: solution}`."""
     weight: Annotated[float, Field(gt=0)] | None = None
     """Share of the rows that come from this source, relative to the other sources; rows repeat or rest accordingly.
@@ -30,6 +33,20 @@ class Source(Section):
     """Branch, tag or commit of a hub data set."""
     system: str | None = None
     """A system message put before rows that have none."""
+
+    @field_validator("format")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        return check_format(value)
+
+    @field_validator("split")
+    @classmethod
+    def _reads(cls, value: str | None) -> str | None:
+        try:
+            parse_split(value or "train", place="split")
+        except FtkError as error:
+            raise ValueError(error.message) from error
+        return value
 
 
 Sources = Annotated[tuple[Source, ...], OneOrMore()]

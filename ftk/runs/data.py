@@ -1,36 +1,25 @@
-"""Data as the model will see it: what `ftk data` shows, and how a run comes by its examples."""
+"""`ftk data`: data as the model will see it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftk.core.types import Conversation, Examples
 from ftk.data.cache import default_cache_folder
-from ftk.data.length import resolve_max_length
-from ftk.data.load import Conversations, read_conversations
+from ftk.data.load import read_conversations
 from ftk.data.prepare import PreparationReport, prepare
 from ftk.data.render import Renderer, renderer_for
 from ftk.data.settings import Source
 from ftk.data.show import Stretch, stretches
 from ftk.data.statistics import Overlap, Statistics, overlap, statistics
-from ftk.models.load import load_config, load_tokenizer
+from ftk.models.load import load_tokenizer
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from ftk.runs.training_data import max_length_of
 
 _UNBOUND = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class DataParts:
-    """What turns the rows of a recipe into tokens."""
-
-    tokenizer: "PreTrainedTokenizerBase"
-    renderer: Renderer
-    max_length: int
+"""Rows are rendered whole."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +37,8 @@ class Preview:
     """The first rows of the training data."""
 
     rows: tuple[PreviewRow, ...]
+    formats: dict[str, str]
+    """Format by source, of the sources that the rows are from."""
     report: PreparationReport
 
     def as_json(self) -> dict[str, Any]:
@@ -60,7 +51,7 @@ class Preview:
             }
             for row in self.rows
         ]
-        return {"rows": rows, "prompt_weight_share": self.report.prompt_weight_share}
+        return {"rows": rows, "formats": self.formats, "prompt_weight_share": self.report.prompt_weight_share}
 
 
 @dataclass(frozen=True)
@@ -82,46 +73,6 @@ class DataStatistics:
         return answer
 
 
-def data_parts(recipe: Recipe) -> DataParts:
-    """The tokenizer, the renderer and the length that a recipe asks for.
-
-    Raises:
-        ModelError: there is no such model.
-        DataError: there is no such template.
-        RecipeError: `data.max_length` is beyond the model's positions.
-    """
-    tokenizer = load_tokenizer(recipe.model)
-    return DataParts(
-        tokenizer=tokenizer,
-        renderer=renderer_for(tokenizer, chat_template=recipe.data.chat_template),
-        max_length=resolve_max_length(recipe.data.max_length, positions=_positions(load_config(recipe.model))),
-    )
-
-
-def prepare_rows(
-    recipe: Recipe,
-    parts: DataParts,
-    conversations: Sequence[Conversation],
-    *,
-    cache_folder: Path | None,
-    max_length: int | None = None,
-) -> tuple[Examples, PreparationReport]:
-    """The examples of some conversations as the recipe's task learns them.
-
-    Raises:
-        DataError: a row does not read, fails a check, or is too long.
-    """
-    return prepare(
-        conversations,
-        parts.renderer,
-        settings=recipe.data,
-        max_length=max_length or parts.max_length,
-        prompt_loss_weight=recipe.task.prompt_loss_weight,
-        train_on=recipe.task.train_on,
-        cache_folder=cache_folder,
-    )
-
-
 def preview(recipe_path: str, overrides: Sequence[str] = (), *, num_rows: int = 3) -> Preview:
     """The first rows of the training data, each token with its loss weight.
 
@@ -129,19 +80,20 @@ def preview(recipe_path: str, overrides: Sequence[str] = (), *, num_rows: int = 
         FtkError: the recipe, the model or a row is wrong.
     """
     recipe = load_recipe(recipe_path, overrides).recipe
-    parts = data_parts(recipe)
-    first = read_conversations(recipe.data.train, role="train").head(num_rows)
-    examples, report = prepare_rows(recipe, parts, first, cache_folder=None)
+    renderer = _renderer(recipe)
+    conversations = read_conversations(recipe.data.train, role="data.train")
+    first = conversations.head(num_rows)
+    examples, report = _prepare(recipe, renderer, first, max_length=max_length_of(recipe), cache_folder=None)
     rows = tuple(
         PreviewRow(
             place=examples.place(example.index),
-            stretches=tuple(stretches(example, parts.tokenizer)),
+            stretches=tuple(stretches(example, renderer.tokenizer)),
             num_tokens=len(example.token_ids_L),
             num_answer_tokens=int(example.answers_L.sum()),
         )
         for example in examples
     )
-    return Preview(rows, report)
+    return Preview(rows, conversations.formats, report)
 
 
 def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
@@ -153,26 +105,45 @@ def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
         FtkError: the recipe, the model or a row is wrong.
     """
     recipe = load_recipe(recipe_path, overrides).recipe
-    parts = data_parts(recipe)
-    train, report = _whole(recipe, parts, recipe.data.train, role="train")
-    evaluation = _whole(recipe, parts, recipe.data.eval, role="eval") if recipe.data.eval else None
+    renderer, max_length = _renderer(recipe), max_length_of(recipe)
+    train, report = _whole(recipe, renderer, recipe.data.train, role="data.train")
+    evaluation = _whole(recipe, renderer, recipe.data.eval, role="data.eval") if recipe.data.eval else None
     taken = [*report.taken, *(evaluation[1].taken if evaluation else ())]
     return DataStatistics(
-        max_length=parts.max_length,
+        max_length=max_length,
         truncation=recipe.data.truncation,
         sources=tuple(str(one) for one in taken),
-        train=statistics(train, max_length=parts.max_length),
-        eval=statistics(evaluation[0], max_length=parts.max_length) if evaluation else None,
+        train=statistics(train, max_length=max_length),
+        eval=statistics(evaluation[0], max_length=max_length) if evaluation else None,
         overlap=overlap(train, evaluation[0]) if evaluation else None,
     )
 
 
+def _renderer(recipe: Recipe) -> Renderer:
+    return renderer_for(load_tokenizer(recipe.model), chat_template=recipe.data.chat_template)
+
+
 def _whole(
-    recipe: Recipe, parts: DataParts, sources: Sequence[Source], *, role: str
+    recipe: Recipe, renderer: Renderer, sources: Sequence[Source], *, role: str
 ) -> tuple[Examples, PreparationReport]:
-    rows: Conversations = read_conversations(sources, role=role)
-    return prepare_rows(recipe, parts, rows, cache_folder=default_cache_folder(), max_length=_UNBOUND)
+    rows = read_conversations(sources, role=role)
+    return _prepare(recipe, renderer, rows, max_length=_UNBOUND, cache_folder=default_cache_folder())
 
 
-def _positions(config: "PretrainedConfig") -> int | None:
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+def _prepare(
+    recipe: Recipe,
+    renderer: Renderer,
+    rows: Sequence[Conversation],
+    *,
+    max_length: int,
+    cache_folder: Path | None,
+) -> tuple[Examples, PreparationReport]:
+    return prepare(
+        rows,
+        renderer,
+        settings=recipe.data,
+        max_length=max_length,
+        prompt_loss_weight=recipe.task.prompt_loss_weight,
+        train_on=recipe.task.train_on,
+        cache_folder=cache_folder,
+    )

@@ -1,0 +1,64 @@
+"""What must hold for every rendered row, so that no healthy-looking loss hides a broken one.
+
+Shapes: L positions.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ftk.core.errors import DataError
+from ftk.core.types import Conversation
+
+
+def place_of(conversation: Conversation) -> str:
+    """The row as errors name it, `file:row`."""
+    return f"{conversation.source}:{conversation.row}"
+
+
+def check_learned(weights_L: NDArray[np.float32], answers_L: NDArray[np.bool_], *, place: str) -> None:
+    """
+    Raises:
+        DataError: no token of an answer is learned.
+    """
+    if not (answers_L & (weights_L > 0)).any():
+        raise DataError("the row has nothing to learn: none of its tokens belongs to an answer", place=place)
+
+
+def check_end_of_turn(last_token_id: int, end_token_id: int, end_token: str, *, place: str) -> None:
+    """
+    Raises:
+        DataError: the last learned token of an answer is not its end of turn.
+    """
+    if last_token_id != end_token_id:
+        raise DataError(
+            f"the end-of-turn token {end_token!r} would not be learned: the tokenizer splits it, or joins it with what "
+            "stands before it. Name a template whose end-of-turn token the tokenizer knows in data.chat_template",
+            place=place,
+        )
+
+
+def check_bos(
+    token_ids_L: NDArray[np.int32], bos_token_id: int | None, end_token_ids: Collection[int], *, place: str
+) -> None:
+    """A BOS may stand at the beginning, and after an end of turn where a template begins each turn with one.
+
+    Raises:
+        DataError: two at the beginning, or one within a turn.
+    """
+    if bos_token_id is None or bos_token_id in end_token_ids:
+        return
+    (found,) = np.nonzero(token_ids_L[1:] == bos_token_id)
+    for before in found:
+        if before == 0 and token_ids_L[0] == bos_token_id:
+            raise DataError(
+                "the row begins with two BOS tokens: the chat template writes one and the row or the template another. "
+                "Take one out",
+                place=place,
+            )
+        if token_ids_L[before] not in end_token_ids:
+            raise DataError(
+                "there is a BOS token within a turn: the text of the row spells it out. Take it out of the row",
+                place=place,
+            )

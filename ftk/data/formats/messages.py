@@ -1,0 +1,99 @@
+"""`messages`: conversations as OpenAI writes them, with calls of tools and their results."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ftk.core.types import Message
+from ftk.data.formats.format import Format, FormatError, Reading, Row, text
+
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+
+
+def read(row: Row) -> Reading:
+    """`messages` is a list of `{role, content}`; `tools` beside it, a list of schemas, may also be JSON text."""
+    return Reading(read_messages(row["messages"]), read_tools(row.get("tools")))
+
+
+def read_messages(value: Any) -> list[Message]:
+    """
+    Raises:
+        FormatError: not a list of messages with known roles.
+    """
+    value = from_json(value)
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise FormatError("messages is not a list with at least one message")
+    return [_message(message, number) for number, message in enumerate(value, start=1)]
+
+
+def read_tools(value: Any) -> list[dict[str, Any]]:
+    """
+    Raises:
+        FormatError: not a list of schemas.
+    """
+    value = from_json(value) or []
+    if not isinstance(value, Sequence) or not all(isinstance(tool, Mapping) for tool in value):
+        raise FormatError("tools is not a list of JSON schemas")
+    return [without_none(tool) for tool in value]
+
+
+def from_json(value: Any) -> Any:
+    """A value that some data sets write as JSON text within JSON; anything else as it is.
+
+    Raises:
+        FormatError: text that is not JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise FormatError(f"expected a list or its JSON text, found other text ({error})") from error
+
+
+def without_none(value: Any) -> Any:
+    """Without the keys that Parquet fills in with null wherever another row has them."""
+    if isinstance(value, Mapping):
+        return {key: without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [without_none(item) for item in value]
+    return value
+
+
+def _message(value: Any, number: int) -> Message:
+    if not isinstance(value, Mapping) or value.get("role") not in ROLES:
+        role = value.get("role") if isinstance(value, Mapping) else value
+        raise FormatError(f"message {number}: the role is {role!r}, expected one of {', '.join(ROLES)}")
+    message: Message = {key: item for key, item in without_none(value).items() if key not in ("weight", "content")}
+    message["role"] = ROLES[value["role"]]
+    calls = [_call(call, number) for call in from_json(message.pop("tool_calls", None)) or ()]
+    if calls:
+        message["tool_calls"] = calls
+    content = value.get("content")
+    message["content"] = "" if content is None and calls else _content(content, number)
+    if value.get("weight") == 0:  # OpenAI's way to say that an answer is shown and not learned
+        message["train"] = False
+    return message
+
+
+def _content(content: Any, number: int) -> str:
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        kinds = [part.get("type") if isinstance(part, Mapping) else None for part in content]
+        if any(kind != "text" for kind in kinds):
+            raise FormatError(f"message {number}: content has a part of type {kinds}, expected text alone")
+        return "".join(text(part.get("text"), f"message {number}: a part's text") for part in content)
+    return text(content, f"message {number}: content")
+
+
+def _call(call: Any, number: int) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or "name" not in function:
+        raise FormatError(f"message {number}: a tool call has no function name")
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        # OpenAI writes them as JSON text; chat templates expect the mapping, and would quote the text a second time.
+        arguments = from_json(arguments)
+    return {**call, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+MESSAGES = Format(name="messages", needs=("messages",), takes=("tools",), read=read)

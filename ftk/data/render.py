@@ -1,0 +1,218 @@
+"""From a conversation to tokens and one loss weight a token.
+
+Shapes: L positions.
+"""
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ftk.core.errors import DataError
+from ftk.core.types import Conversation, Message
+from ftk.data.checks import check_bos, check_end_of_turn, check_learned, place_of
+from ftk.data.template import ChatTemplate, Span, template_text
+from ftk.data.turns import Turn, render_turns
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from transformers import PreTrainedTokenizerBase
+
+TrainOn = Literal["all", "last"]
+
+
+class Rendered(NamedTuple):
+    """One row as the model sees it."""
+
+    token_ids_L: NDArray[np.int32]
+    weights_L: NDArray[np.float32]
+    """1 on learned answers with their end-of-turn token, `prompt_loss_weight` elsewhere, 0 on the first token and on
+    answers that the row says not to learn."""
+    answers_L: NDArray[np.bool_]
+    """Tokens of learned answers, end-of-turn tokens included."""
+
+
+class Renderer:
+    """Renders conversations by one chat template and one tokenizer."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat_template: str | None = None) -> None:
+        """`chat_template` is the text of a Jinja template; by default the model's own.
+
+        Raises:
+            DataError: the model has no template, or its tokenizer cannot tell where tokens lie in a text.
+        """
+        if not tokenizer.is_fast:
+            raise DataError(
+                f"{tokenizer.name_or_path or 'the model'} has a tokenizer written in Python, which does not tell where "
+                "its tokens lie in the text. Use a model folder with tokenizer.json"
+            )
+        self.tokenizer = tokenizer
+        text = template_text(None, tokenizer) if chat_template is None else chat_template
+        self.template = ChatTemplate.of(tokenizer, text)
+
+    @cached_property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """The end-of-turn token that is learned, at which generation stops.
+
+        Raises:
+            DataError: the template ends answers with nothing that the tokenizer knows as one token.
+        """
+        return (self._id_of(self.template.ending.token),)
+
+    @cached_property
+    def bos_token_id(self) -> int | None:
+        """The token that begins each row, whether the template or the tokenizer adds it."""
+        return self.tokenizer.bos_token_id  # type: ignore[no-any-return]
+
+    def render(
+        self, conversation: Conversation, *, prompt_loss_weight: float = 0.1, train_on: TrainOn = "all"
+    ) -> Rendered:
+        """One conversation; see `render_many`."""
+        return self.render_many([conversation], prompt_loss_weight=prompt_loss_weight, train_on=train_on)[0]
+
+    def render_many(
+        self, conversations: Sequence[Conversation], *, prompt_loss_weight: float = 0.1, train_on: TrainOn = "all"
+    ) -> list[Rendered]:
+        """Tokens, loss weights and answer marks of each conversation.
+
+        Each text is tokenized whole, once, and characters are mapped to tokens afterwards: a token that reaches into an
+        answer belongs to it. What is learned is proven: see `render_turns`, and the checks.
+
+        Raises:
+            DataError: a row teaches nothing, no end of turn, has two BOS, or renders differently in pieces.
+        """
+        texts, turns = [], []
+        for conversation in conversations:
+            text, found = self._turns(conversation, train_on=train_on)
+            texts.append(text)
+            turns.append(found)
+        return [
+            self._weigh(encoding, found, conversation, prompt_loss_weight=prompt_loss_weight)
+            for encoding, found, conversation in zip(self._encode(texts), turns, conversations, strict=True)
+        ]
+
+    def render_prompt(self, conversation: Conversation, *, shots: Sequence[Conversation] = ()) -> list[int]:
+        """Tokens up to where the last answer begins, as for generation.
+
+        Each of `shots` goes before it as question and answer, without its own system message.
+        """
+        messages = list(conversation.messages[: _last_answer(conversation)])
+        if shots:
+            system = [message for message in messages[:1] if message["role"] == "system"]
+            shown = [message for shot in shots for message in shot.messages if message["role"] != "system"]
+            messages = [*system, *shown, *messages[len(system) :]]
+        place = place_of(conversation)
+        text = self.template.render_prompt(messages, tools=conversation.tools, place=place)
+        token_ids = self._with_bos(self._encode([text])[0].ids)
+        check_bos(np.asarray(token_ids), self.bos_token_id, self._ends_of_any_turn, place=place)
+        return token_ids
+
+    @staticmethod
+    def reference(conversation: Conversation) -> str:
+        """The last answer as text; the calls of tools, as JSON, where it has no text."""
+        message = conversation.messages[_last_answer(conversation)]
+        if message.get("content"):
+            return str(message["content"])
+        return json.dumps(message["tool_calls"], ensure_ascii=False)
+
+    def _turns(self, conversation: Conversation, *, train_on: TrainOn) -> tuple[str, list[Turn]]:
+        answers = [number for number, message in enumerate(conversation.messages) if message["role"] == "assistant"]
+        wanted = answers[-1:] if train_on == "last" else answers
+        silent = {number for number in answers if _is_silent(conversation.messages[number])}
+        place = place_of(conversation)
+        if not set(wanted) - silent:
+            raise DataError("the row has no answer to learn from: no message of the assistant", place=place)
+        return render_turns(
+            self.template,
+            conversation.messages,
+            tools=conversation.tools,
+            turns=sorted(set(wanted) | silent),
+            place=place,
+        )
+
+    def _weigh(
+        self, encoding: "Encoding", turns: Sequence[Turn], conversation: Conversation, *, prompt_loss_weight: float
+    ) -> Rendered:
+        place = place_of(conversation)
+        token_ids_L = np.asarray(self._with_bos(encoding.ids), np.int32)
+        shift = len(token_ids_L) - len(encoding.ids)
+        weights_L = np.full(len(token_ids_L), prompt_loss_weight, np.float32)
+        answers_L = np.zeros(len(token_ids_L), np.bool_)
+        offsets = encoding.offsets
+        for turn in turns:
+            silent = _is_silent(conversation.messages[turn.message])
+            for span in turn.spans:
+                first, last = _tokens_of(offsets, span)
+                weights_L[first + shift : last + shift] = 0.0 if silent else 1.0
+                answers_L[first + shift : last + shift] = not silent
+            check_end_of_turn(token_ids_L[last + shift - 1], self._id_of(turn.end_token), turn.end_token, place=place)
+        weights_L[:1], answers_L[:1] = 0.0, False  # the first token has no context to be predicted from
+        check_learned(weights_L, answers_L, place=place)
+        check_bos(token_ids_L, self.bos_token_id, self._ends_of_any_turn, place=place)
+        return Rendered(token_ids_L, weights_L, answers_L)
+
+    def _encode(self, texts: Sequence[str]) -> "Sequence[Encoding]":
+        encoded = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        return encoded.encodings  # type: ignore[no-any-return]
+
+    def _with_bos(self, token_ids: list[int]) -> list[int]:
+        if self._tokenizer_adds_bos and token_ids[:1] != [self.bos_token_id]:
+            return [self.bos_token_id or 0, *token_ids]
+        return token_ids
+
+    @cached_property
+    def _tokenizer_adds_bos(self) -> bool:
+        return self.bos_token_id is not None and self.tokenizer("x")["input_ids"][:1] == [self.bos_token_id]
+
+    @cached_property
+    def _ends_of_any_turn(self) -> frozenset[int]:
+        return frozenset(self._id_of(token) for token in self.template.inner_endings)
+
+    def _id_of(self, token: str) -> int:
+        return int(self.tokenizer.convert_tokens_to_ids(token))
+
+
+def _last_answer(conversation: Conversation) -> int:
+    messages: Sequence[Message] = conversation.messages
+    for number in range(len(messages) - 1, -1, -1):
+        if messages[number]["role"] == "assistant":
+            return number
+    raise DataError("the row has no answer: no message of the assistant", place=place_of(conversation))
+
+
+def _is_silent(message: Message) -> bool:
+    return message.get("train") is False
+
+
+def _tokens_of(offsets: Sequence[tuple[int, int]], span: Span) -> tuple[int, int]:
+    """First token that reaches into the characters of `span`, and the one after the last."""
+    first = bisect_right(offsets, span[0], key=_end_of)
+    last = bisect_left(offsets, span[1], lo=first, key=_start_of)
+    return first, last
+
+
+def _start_of(offset: tuple[int, int]) -> int:
+    return offset[0]
+
+
+def _end_of(offset: tuple[int, int]) -> int:
+    return offset[1]
+
+
+def renderer_for(tokenizer: "PreTrainedTokenizerBase", *, chat_template: str | None) -> Renderer:
+    """The renderer that a recipe asks for; `chat_template` is a shipped name, a Jinja file, or None for the model's.
+
+    Raises:
+        DataError: no such template, or the model has none.
+    """
+    return Renderer(tokenizer, template_text(chat_template, tokenizer))

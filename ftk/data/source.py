@@ -1,0 +1,159 @@
+"""One source of a recipe: which files or hub rows it means, and how they read."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftk.core.errors import DataError
+from ftk.core.types import Conversation, Message
+from ftk.data.files import SUFFIXES, files_at, read_file
+from ftk.data.formats import FORMATS, format_named, format_of
+from ftk.data.formats.format import Format, FormatError
+from ftk.data.formats.function import function_source
+from ftk.data.hub import HubRows
+from ftk.data.settings import Source
+from ftk.data.split import parse_split
+
+SHIPPED = {f"ftk://orders/{part}": Path(__file__).parent / "orders" / f"{part}.jsonl" for part in ("train", "eval")}
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class SourceReader:
+    """Reads one source of a recipe."""
+
+    def __init__(self, source: Source, parts: Sequence[tuple[str, Path]] | HubRows) -> None:
+        self.source = source
+        self._parts = parts
+        self.format_name: str | None = None
+
+    def read(self) -> Iterator[Conversation]:
+        format: Format | None = None if self.source.format == "auto" else format_named(self.source.format)
+        for place, row, name in self._rows():
+            row = _rename(row, self.source.columns, place=f"{name}:{place}")
+            if format is None:
+                format = format_of(row) or _raise_no_format(row, place=f"{name}:{place}")
+            self.format_name = format.name
+            yield _conversation(row, format, self.source, row_number=place, name=name)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.source.model_dump_json(exclude={"source", "weight"}).encode())
+        if ":" in self.source.format:
+            digest.update(function_source(self.source.format))
+        if isinstance(self._parts, HubRows):
+            digest.update(self._parts.fingerprint().encode())
+            return digest.hexdigest()
+        for name, path in self._parts:
+            digest.update(name.encode())
+            try:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise DataError(f"the file cannot be read: {error.strerror or error}", place=name) from error
+        return digest.hexdigest()
+
+    def _rows(self) -> Iterator[tuple[int, Mapping[str, Any], str]]:
+        if isinstance(self._parts, HubRows):
+            return ((number, row, self.source.source) for number, row in self._parts)
+        rows = ((number, row, name) for name, path in self._parts for number, row in read_file(path, name=name))
+        return self._slice(rows)
+
+    def _slice(
+        self, rows: Iterable[tuple[int, Mapping[str, Any], str]]
+    ) -> Iterator[tuple[int, Mapping[str, Any], str]]:
+        split = parse_split(self.source.split or "train", place=self.source.source)
+        if split.is_whole:
+            return iter(rows)
+        everything = list(rows)
+        start, stop = split.bounds(len(everything))
+        if start == stop:
+            raise DataError(f"split {self.source.split} takes none of {len(everything)} rows", place=self.source.source)
+        return iter(everything[start:stop])
+
+
+def reader_of(source: Source) -> SourceReader:
+    """The reader of what a source means: data that ships with ftk, a file, a folder, or an id on the hub.
+
+    Raises:
+        DataError: a source is missing, of another kind, or a folder without files.
+    """
+    name = source.source
+    if name.startswith("ftk://"):
+        if name not in SHIPPED:
+            raise DataError(f"there is no such data set in ftk, expected {' or '.join(SHIPPED)}", place=name)
+        return _file_reader(source, [(name, SHIPPED[name])])
+    path = Path(name).expanduser()
+    if path.exists() or not _may_be_hub_id(name):
+        files = files_at(path, name=name)
+        return _file_reader(source, [(str(Path(name) / file.name) if path.is_dir() else name, file) for file in files])
+    return SourceReader(
+        source, HubRows(name, subset=source.subset, split=source.split or "train", revision=source.revision)
+    )
+
+
+def _file_reader(source: Source, parts: Sequence[tuple[str, Path]]) -> SourceReader:
+    for field in ("subset", "revision"):
+        if getattr(source, field) is not None:
+            raise DataError(f"{field} is for data sets on the hub, and this is a file or folder", place=source.source)
+    split = parse_split(source.split or "train", place=source.source)
+    if split.name != "train":
+        raise DataError(
+            f"a file has no split {split.name!r}; expected train or a slice such as train[:95%]", place=source.source
+        )
+    return SourceReader(source, parts)
+
+
+def _may_be_hub_id(name: str) -> bool:
+    return _HUB_ID.fullmatch(name) is not None and not name.startswith(".") and Path(name).suffix not in SUFFIXES
+
+
+def _rename(row: Mapping[str, Any], columns: Mapping[str, str], *, place: str) -> Mapping[str, Any]:
+    missing = [column for column in columns.values() if column not in row]
+    if missing:
+        raise DataError(
+            f"data columns: there is no column {', '.join(missing)}; the row has {', '.join(row)}", place=place
+        )
+    return {**row, **{part: row[column] for part, column in columns.items()}} if columns else row
+
+
+def _raise_no_format(row: Mapping[str, Any], *, place: str) -> Format:
+    known = "; ".join(f"{one.name}: {', '.join(one.needs)}" for one in FORMATS.values())
+    raise DataError(
+        f"the columns {', '.join(row)} are of no known format ({known}). Say in the recipe which column is which "
+        "(format: question_answer, columns: {question: ..., answer: ...}), or read rows by your own module:function",
+        place=place,
+    )
+
+
+def _conversation(
+    row: Mapping[str, Any], format: Format, source: Source, *, row_number: int, name: str
+) -> Conversation:
+    place = f"{name}:{row_number}"
+    missing = [column for column in format.needs if column not in row]
+    if missing:
+        raise DataError(
+            f"the row has no column {', '.join(missing)}, which format {format.name} needs; it has {', '.join(row)}",
+            place=place,
+        )
+    try:
+        messages, tools = format.read(row)
+    except FormatError as error:
+        raise DataError(f"the row does not read as {format.name}: {error}", place=place) from error
+    if source.system is not None and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": source.system})
+    _check_answers(messages, place=place)
+    return Conversation(tuple(messages), row_number, name, row, tuple(tools))
+
+
+def _check_answers(messages: Sequence[Message], *, place: str) -> None:
+    roles = Counter(message["role"] for message in messages)
+    if not roles["assistant"]:
+        raise DataError(
+            f"the row has no answer: its messages are of {', '.join(roles)}, none of assistant", place=place
+        )
+    for message in messages:
+        empty = not str(message["content"]).strip() and not message.get("tool_calls")
+        if message["role"] == "assistant" and message.get("train") is not False and empty:
+            raise DataError("the answer is empty. Take the row out, or give it an answer", place=place)
