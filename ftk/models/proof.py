@@ -1,0 +1,170 @@
+"""What a model does between its backbone and its logits, proven on the model itself instead of looked up by name.
+
+A short row runs through the model's own forward while the head's output is replaced by known numbers. Where the head's
+input is the backbone's output, and the logits are the known numbers under a formula that the config names, calling the
+backbone, the head and the formula in turn is what the model does. Anything else is left to the model's own forward.
+
+Shapes: R rows, M positions, D width, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ftk.numerics.head import LogitTransform
+
+LARGEST_LOGIT = 60.0
+"""Known logits range to both sides of 0 up to this, where a soft cap of 30 or 50 bends them visibly."""
+
+UNPROVEN = (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError)
+"""What a forward raises that does not take these inputs."""
+
+
+@dataclass(frozen=True)
+class HeadPath:
+    """The way from tokens to logits, by names of modules, which stay when modules are sharded or compiled."""
+
+    backbone: str
+    head: str
+    transform: LogitTransform
+    vocabulary_size: int
+
+
+def prove_head(causal_lm: nn.Module, base: nn.Module) -> tuple[HeadPath | None, str | None]:
+    """The proven path, or None and the reason why there is none.
+
+    Args:
+        causal_lm: the model in which names are given, adapters included.
+        base: the transformers model inside it, or itself.
+    """
+    names = {module: name for name, module in causal_lm.named_modules()}
+    head = base.get_output_embeddings()  # type: ignore[operator]
+    if head is None:
+        return None, "it has no output head that transformers knows of"
+    reason = "its head reads something else than the last hidden state"
+    for backbone in _backbones(base):
+        try:
+            run = _own_forward(base, backbone, head)
+        except torch.OutOfMemoryError:
+            raise
+        except UNPROVEN as error:
+            reason = f"a trial forward pass failed: {type(error).__name__}: {error}"
+            continue
+        if run is None:
+            continue
+        known, logits = run
+        for transform in _transforms(base.config):
+            if logits.shape == known.shape and torch.allclose(logits, transform(known), rtol=1e-5, atol=1e-5):
+                return HeadPath(names[backbone], names[head], transform, known.shape[-1]), None
+        reason = "it changes logits after its head in a way that ftk does not know"
+    return None, reason
+
+
+def prove_packing(base: nn.Module, backbone: nn.Module) -> bool:
+    """Whether documents in one row, told apart by positions that start anew, see nothing of each other.
+
+    The gradient of the second document's hidden states to the first one's embeddings is exactly zero, and they are
+    what the document gives alone.
+    """
+    embeddings = base.get_input_embeddings()  # type: ignore[operator]
+    leaves: list[Tensor] = []
+
+    def on_embeddings(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1]
+
+    def hidden(tokens: list[int], **positions: Tensor) -> Tensor:
+        row = torch.tensor([tokens], device=embeddings.weight.device)
+        output = backbone(input_ids=row, use_cache=False, **positions)
+        return output.last_hidden_state[0, -3:].float()  # type: ignore[no-any-return]
+
+    hook = embeddings.register_forward_hook(on_embeddings)
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2]], device=embeddings.weight.device)
+    try:
+        with _as_evaluated(base), torch.enable_grad():
+            packed = hidden([1, 2, 3, 4, 5, 6], position_ids=positions)
+            # Unequal weights: a plain sum over a normalised vector is constant, and has no gradient at all.
+            weighted = packed * torch.linspace(-1, 1, packed.shape[-1], device=packed.device)
+            (gradient,) = torch.autograd.grad(weighted.sum(), leaves[0])
+            alone = hidden([4, 5, 6]).detach()
+    except torch.OutOfMemoryError:
+        raise
+    except UNPROVEN:
+        return False
+    finally:
+        hook.remove()
+    # Half precision rounds other shapes otherwise; a document at wrong positions differs by far more.
+    tolerance = 1e-4 if next(backbone.parameters()).dtype in (torch.float32, torch.float64) else 0.1
+    is_apart = not gradient[0, :3].any() and bool(gradient[0, 3:].any())
+    return is_apart and bool((packed.detach() - alone).norm() <= tolerance * alone.norm())
+
+
+def _backbones(base: nn.Module) -> list[nn.Module]:
+    """The text decoder, and what transformers calls the base model, which may be around it."""
+    found: list[nn.Module] = []
+    for module in (base.get_decoder(), base.base_model):  # type: ignore[operator]
+        if isinstance(module, nn.Module) and module is not base and module not in found:
+            found.append(module)
+    return found
+
+
+def _transforms(config: Any) -> Iterator[LogitTransform]:
+    """What configs name as done to logits; the proof picks the one that the forward does."""
+    text = config.get_text_config()
+    yield LogitTransform()
+    for name in ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"):
+        if getattr(text, name, None):
+            yield LogitTransform(soft_cap=float(getattr(text, name)))
+    for name in ("logit_scale", "lm_head_multiplier"):
+        if getattr(text, name, None):
+            yield LogitTransform(scale=float(getattr(text, name)))
+    if getattr(text, "logits_scaling", None):
+        yield LogitTransform(scale=1.0 / float(text.logits_scaling))
+
+
+def _own_forward(base: nn.Module, backbone: nn.Module, head: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Known logits put in for the head's, and what the forward made of them; None if the head's input is no match."""
+    seen: dict[str, list[Tensor]] = {"hidden": [], "head input": [], "known": []}
+
+    def on_backbone(module: nn.Module, arguments: Any, output: Any) -> None:
+        seen["hidden"].append(output.last_hidden_state)
+
+    def on_head(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen["head input"].append(arguments[0])
+        known = torch.linspace(-LARGEST_LOGIT, LARGEST_LOGIT, output.numel(), device=output.device)
+        seen["known"].append(known.view(output.shape))
+        return seen["known"][-1]
+
+    hooks = [backbone.register_forward_hook(on_backbone), head.register_forward_hook(on_head)]
+    try:
+        with _as_evaluated(base):
+            row = torch.tensor([[1, 2, 3]], device=base.get_input_embeddings().weight.device)  # type: ignore[operator]
+            logits = base(input_ids=row, use_cache=False).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if len(seen["hidden"]) != 1 or len(seen["head input"]) != 1:
+        return None
+    hidden, head_input = seen["hidden"][0], seen["head input"][0]
+    if hidden.dtype != head_input.dtype or not torch.equal(hidden, head_input):
+        return None
+    # A copy, as the forward may have changed the known numbers in place.
+    known = torch.linspace(-LARGEST_LOGIT, LARGEST_LOGIT, logits.numel(), device=logits.device)
+    return known.view(seen["known"][0].shape), logits.float()
+
+
+@contextmanager
+def _as_evaluated(model: nn.Module) -> Iterator[None]:
+    """No dropout and no gradients within; every module's own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

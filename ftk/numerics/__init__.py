@@ -1,0 +1,1 @@
+"""The few formulas that all losses share."""
