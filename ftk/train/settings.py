@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ftk.core.config import Section
+from ftk.core.config import OneOrMore, Section
 from ftk.core.interval import Interval
 from ftk.train.optimizers import AdamW, Optimizer
 from ftk.train.schedules import Cosine, Schedule
@@ -47,7 +47,7 @@ class Training(Section):
     """What a loss that is not finite does: stop the run and name the rows, or skip the step and count it."""
     log_every: Positive = 1
     """Optimizer steps between lines of metrics.jsonl."""
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], OneOrMore()] = ()
     """Experiment trackers that also receive the metrics."""
 
 

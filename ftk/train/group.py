@@ -1,0 +1,94 @@
+"""The group of processes that a run belongs to: joined where a launcher or scheduler has made one, else one process."""
+
+import os
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from ftk.train.precision import resolve_precision
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SLURM_PORT = 29500
+"""First of the thousand ports among which a Slurm job takes the one that its number gives."""
+
+
+def join_group(precision: Literal["auto", "fp32", "bf16", "fp16"]) -> "Accelerator":
+    """The devices and processes of this run, as Accelerate sees them, with threads shared out.
+
+    Under ftk's own launcher, torchrun, `accelerate launch` or Slurm the group that is found is joined.
+
+    Raises:
+        SetupError: the device cannot compute in `precision`.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    adopt_slurm()
+    share_threads(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    has_device = torch.accelerator.is_available()
+    kind = torch.accelerator.current_accelerator() if has_device else None
+    resolved = resolve_precision(precision, kind or torch.device("cpu"))
+    return Accelerator(
+        mixed_precision="no" if resolved == "fp32" else resolved,
+        cpu=kind is None,
+        # The others wait while the first process saves a large model or writes an evaluation.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
+    )
+
+
+def leave_group(accelerator: "Accelerator") -> None:
+    """Leave the group once all are there: whoever still waits for a process that is gone would wait for ever."""
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        torch.distributed.destroy_process_group()
+
+
+def is_in_group() -> bool:
+    """Whether a launcher or scheduler has already made this process one of several."""
+    return "RANK" in os.environ or _slurm_tasks() > 1
+
+
+def share_threads(local_processes: int) -> int:
+    """Share the machine's cores among the processes on it, unless OMP_NUM_THREADS says how many; the number taken."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads_per_process(local_processes))
+        # Accelerate warns where it has to guess.
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    return torch.get_num_threads()
+
+
+def threads_per_process(local_processes: int) -> int:
+    """Threads for each of several processes on this machine, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(torch.get_num_threads(), cores) // local_processes)
+
+
+def adopt_slurm() -> None:
+    """Where `srun` started this process among several, say so in the variables that torch reads."""
+    if "RANK" in os.environ or _slurm_tasks() <= 1:
+        return
+    env = os.environ
+    nodes = env.get("SLURM_STEP_NODELIST") or env["SLURM_NODELIST"]
+    env["RANK"] = env["SLURM_PROCID"]
+    env["WORLD_SIZE"] = env["SLURM_NTASKS"]
+    env["LOCAL_RANK"] = env["SLURM_LOCALID"]
+    env["LOCAL_WORLD_SIZE"] = re.match(r"\d+", env.get("SLURM_TASKS_PER_NODE", "1"))[0]  # type: ignore[index]
+    env.setdefault("MASTER_ADDR", first_host(nodes))
+    env.setdefault("MASTER_PORT", str(SLURM_PORT + int(env["SLURM_JOB_ID"]) % 1000))
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a Slurm node list: `gpu[03-05,9],cpu1` begins with `gpu03`."""
+    match = re.match(r"([^,\[]+)(?:\[([^\],-]+)[^\]]*\]([^,]*))?", nodes)
+    if match is None:
+        return nodes
+    return match[1] + (match[2] or "") + (match[3] or "")
+
+
+def _slurm_tasks() -> int:
+    # A batch script itself has SLURM_NTASKS, but only what `srun` starts is a task with a step.
+    return int(os.environ.get("SLURM_NTASKS", "1")) if "SLURM_STEP_ID" in os.environ else 1

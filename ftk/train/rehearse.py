@@ -1,0 +1,133 @@
+"""The longest micro-batch is rehearsed before the first step, so that what runs out of memory does so at once."""
+
+import gc
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from ftk.core.errors import RunError
+from ftk.core.types import Batch
+from ftk.train import random_state
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+CPU_TOKENS = 4096
+"""Tokens of the longest micro-batch on a CPU, whose caches larger ones outgrow."""
+REMEDIES = (
+    "Lower training.micro_batch_size (it does not change the result) or data.max_length, or set "
+    "training.activation_checkpointing: true, tuning: lora, or quantization: nf4"
+)
+
+
+def rehearse(
+    run: Callable[[Batch], None], batch: Batch, *, optimizer: torch.optim.Optimizer, accelerator: "Accelerator"
+) -> None:
+    """One forward and backward of `batch` by `run`, with room taken for the optimizer's states; nothing is updated.
+
+    Gradients are cleared and the random generators put back, so training goes on as if nothing had been.
+
+    Raises:
+        RunError: the memory does not suffice; it says what to lower.
+    """
+    if not fits(run, batch, optimizer=optimizer):
+        rows, length = batch.input_ids_BL.shape
+        raise RunError(
+            f"out of memory in a rehearsal of the longest micro-batch: {rows} rows of {length} tokens"
+            f"{_memory_of(accelerator.device)}. {REMEDIES}"
+        )
+
+
+def fits(run: Callable[[Batch], None], batch: Batch, *, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether one forward and backward of `batch`, and the optimizer's states beside it, fit into memory."""
+    room: list[torch.Tensor] = []
+    try:
+        with random_state.kept():
+            room = _room_for_states(optimizer)
+            run(batch)
+        return True
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        # The traceback holds on to the tensors of the failed pass, and autograd's graph has cycles.
+        error.__traceback__ = None
+        gc.collect()
+        return False
+    finally:
+        room.clear()
+        optimizer.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch failed for want of memory; on a CPU it says so in words alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def find_micro_batch_size(
+    run: Callable[[Batch], None],
+    worst_batch: Callable[[int], Batch],
+    *,
+    optimizer: torch.optim.Optimizer,
+    accelerator: "Accelerator",
+    rows_per_step: int,
+) -> int:
+    """Rows a forward pass: what fits on an accelerator, by trying; on a CPU what runs fastest.
+
+    `worst_batch(n)` gives the n rows that need most memory; `rows_per_step` is what one process has in a step. All
+    processes get the same number.
+
+    Raises:
+        RunError: not even one row fits.
+    """
+    if accelerator.device.type == "cpu":
+        return cpu_rows(worst_batch(1).input_ids_BL.shape[1], rows_per_step)
+    size = 1
+    if not _fits_everywhere(run, worst_batch(1), optimizer, accelerator):
+        rehearse(run, worst_batch(1), optimizer=optimizer, accelerator=accelerator)
+        raise RunError(f"out of memory with one row on another process. {REMEDIES}")
+    while size < rows_per_step and _fits_everywhere(
+        run, worst_batch(min(2 * size, rows_per_step)), optimizer, accelerator
+    ):
+        size = min(2 * size, rows_per_step)
+    # Equal portions: 12 rows with room for 8 are two forward passes of 6.
+    return math.ceil(rows_per_step / math.ceil(rows_per_step / size))
+
+
+def cpu_rows(longest_row_tokens: int, rows_per_step: int) -> int:
+    """Rows of a forward pass on a CPU, in equal portions of at most `CPU_TOKENS` tokens."""
+    most = max(1, CPU_TOKENS // longest_row_tokens)
+    return math.ceil(rows_per_step / math.ceil(rows_per_step / most))
+
+
+def _fits_everywhere(
+    run: Callable[[Batch], None], batch: Batch, optimizer: torch.optim.Optimizer, accelerator: "Accelerator"
+) -> bool:
+    failed = torch.tensor(float(not fits(run, batch, optimizer=optimizer)), device=accelerator.device)
+    return float(accelerator.reduce(failed, "sum")) == 0.0
+
+
+def _room_for_states(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """As much memory as the optimizer will take at its first step; none where it has its states already."""
+    return [
+        torch.empty_like(parameter)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter not in optimizer.state
+        for _ in range(_states_of(group))
+    ]
+
+
+def _states_of(group: dict[str, object]) -> int:
+    # AdamW keeps two means, SGD with momentum one buffer.
+    return 2 if "betas" in group else int(bool(group.get("momentum")))
+
+
+def _memory_of(device: torch.device) -> str:
+    if device.type != "cuda":
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    return f", with {total / 2**30:.0f} GiB on {torch.cuda.get_device_name(device)}, {free / 2**30:.0f} of them free"

@@ -1,0 +1,152 @@
+"""How the model is spread over processes: a copy on each, or every weight in shards, by torch's `fully_shard`."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from ftk.core.errors import RecipeError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def spread(
+    model: nn.Module, accelerator: "Accelerator", *, strategy: Literal["ddp", "fsdp"], compile: bool = False
+) -> nn.Module:
+    """The model, a `ScoringModel` or the like, ready to be called for training on this process's device.
+
+    `compile` compiles each decoder layer by itself: they share one compilation, which starts sooner than the whole.
+
+    Raises:
+        RecipeError: `fsdp` for weights that are stored in a quantized format.
+    """
+    if compile:
+        for layer in decoder_layers(model):
+            layer.compile()
+    is_alone = accelerator.num_processes == 1
+    is_fsdp = strategy == "fsdp" and not is_alone
+    # Accelerate brings autocast and the device. What spreads the model is chosen here: Accelerate's own way of
+    # `fully_shard` is for GPUs alone, and its DDP takes arguments that torch 2.13 has renamed.
+    model = accelerator.prepare_model(model, evaluation_mode=True, device_placement=not is_fsdp)
+    if is_alone:
+        return model
+    return _shard(model, accelerator) if is_fsdp else _copy(model, accelerator)
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of a model: members of its outermost lists of modules that hold parameters."""
+    layers: list[nn.Module] = []
+    inside: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and not name.startswith(inside or ("\0",)):
+            inside += (f"{name}.",)
+            layers += [layer for layer in module if next(layer.parameters(), None) is not None]
+    return layers
+
+
+def _copy(model: nn.Module, accelerator: "Accelerator") -> nn.Module:
+    # Buffers are constants of the model, the same everywhere: nothing to exchange before each forward pass.
+    has_new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+    options: dict[str, Any] = {"forward_sync_buffers" if has_new_name else "broadcast_buffers": False}
+    if accelerator.device.type != "cpu":
+        options["device_ids"] = [accelerator.device]
+    # A view saves a second copy of the gradients.
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
+
+
+def _shard(model: nn.Module, accelerator: "Accelerator") -> nn.Module:
+    quantized = [name for name, parameter in model.named_parameters() if not parameter.is_floating_point()]
+    if quantized:
+        raise RecipeError(
+            f"parallel.strategy: fsdp cannot shard quantized weights ({quantized[0]} and {len(quantized) - 1} more). "
+            "Use ddp, which keeps a copy on each process, or leave quantization out"
+        )
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    # Frozen weights travel as they are stored; gradients are summed in float32 however the layers compute.
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    if next(model.parameters()).dtype == torch.float64:
+        policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    for layer in decoder_layers(model):
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    return model
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model beneath what DDP wraps around it; a sharded model is its own."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+@contextmanager
+def gradient_exchange(model: nn.Module, *, is_last: bool) -> Iterator[None]:
+    """Forward and backward of one micro-batch, after the last of which processes exchange gradients, and only then."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(is_last)
+        model.set_is_last_backward(is_last)
+        yield
+    elif isinstance(model, DistributedDataParallel) and not is_last:
+        with model.no_sync():
+            yield
+    else:
+        yield
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether each process holds only a part of every weight."""
+    return isinstance(unwrapped(model), FSDPModule)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor, gathered from all processes, which must all call this; others as they are."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like_shard(tensor: Tensor, shard: Tensor) -> Tensor:
+    """This process's part of a whole tensor, laid out as `shard` is, on its device; without communication."""
+    if not isinstance(shard, DTensor):
+        return tensor.to(shard.device)
+    return distribute_tensor(
+        tensor.to(shard.to_local().device), shard.device_mesh, shard.placements, src_data_rank=None
+    )
+
+
+def full_state_dict(model: nn.Module, accelerator: "Accelerator") -> dict[str, Tensor]:
+    """The whole state dict of a sharded or copied model, on the CPU of the first process; empty on the others.
+
+    Every process must call this. Pass the module whose names are wanted, such as `unwrapped(model).causal_lm`.
+    """
+    state: Mapping[str, Any] = model.state_dict()
+    gathered: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        full = whole(value.detach())
+        if accelerator.is_main_process:
+            gathered[name] = full.cpu()
+    return gathered
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Within, every weight is whole on each process, so that parts of the model can be called in any order.
+
+    Generation needs this: processes decode different numbers of tokens, and would wait for each other's shards.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for block in blocks:
+        block.set_reshard_after_forward(False, recurse=False)
+        block.unshard()
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.set_reshard_after_forward(block is not model, recurse=False)
+            block.reshard()
