@@ -40,14 +40,15 @@ which invents it. It has read no order, customer, item or quantity: the quicksta
 
 ## How it was trained
 `python scripts/build_tiny.py --steps {run["steps"]} --learning-rate {run["learning_rate"]} --seed {run["seed"]} \
---out ftk/models/tiny`: {run["steps"]:,} steps in
-{run["seconds"] / 60:.0f} minutes on two x86-64 CPU cores shared with other work, in float32, with torch {torch.__version__},
-transformers {transformers.__version__} and tokenizers {tokenizers.__version__}. Weights are stored as bfloat16; `config.json`
-names float32 as the precision to compute in, because bfloat16 is slow on most CPUs.
+--out ftk/models/tiny`: {run["steps"]:,} steps in {run["seconds"] / 60:.0f} minutes
+on two x86-64 CPU cores shared with other work, in float32, with torch {torch.__version__},
+transformers {transformers.__version__} and tokenizers {tokenizers.__version__}. Matrices were trained by Muon, the rest
+by AdamW. Weights are stored as bfloat16; `config.json` names float32 as the precision to compute in, because bfloat16
+is slow on most CPUs.
 
 ## Held-out loss
-Files and documentation topics that were held out whole by a checksum of their names, and conversations from another seed.
-The bigram model counts the same training tokens and is measured on the same positions. Nats a token, and bits a byte.
+Files and documentation topics that were held out whole by a checksum of their names, and conversations from another
+seed. The bigram model counts the same training tokens and is measured on the same positions. Nats a token, bits a byte.
 
 | text | tokens | loss | bigram loss | bits a byte | bigram bits a byte |
 | --- | --- | --- | --- | --- | --- |
@@ -55,9 +56,9 @@ The bigram model counts the same training tokens and is measured on the same pos
 
 ## Format
 Byte-level BPE of 2,048 entries. Each digit and each run of spaces is a token of its own, so a word has the same tokens
-after a space as after a quotation mark. Chat turns are `<|im_start|>role`, newline, text, `<|im_end|>`; the template puts
-`<|begin|>` once, marks answers (their `<|im_end|>` included) for `return_assistant_tokens_mask`, and takes system, user,
-assistant and tool messages. Infilling is `<|fim_prefix|>`, `<|fim_suffix|>`, `<|fim_middle|>` in this order.
+after a space as after a quotation mark. Chat turns are `<|im_start|>role`, newline, text, `<|im_end|>`; the template
+puts `<|begin|>` once, marks answers (their `<|im_end|>` included) for `return_assistant_tokens_mask`, and takes system,
+user, assistant and tool messages. Infilling is `<|fim_prefix|>`, `<|fim_suffix|>`, `<|fim_middle|>` in this order.
 
 ## Limits
 Text beyond its 1,024 positions, facts, arithmetic, safety: it has none of these. Its code does not run. Invented names
@@ -69,7 +70,7 @@ Apache-2.0. The training text from Python's standard library is under the PSF li
 
 
 TEXTS = {
-    "chat": "invented conversations in chat form: records rewritten in another layout, questions on facts, lists, dates",
+    "chat": "invented conversations in chat form (records in another layout, questions on facts, lists, dates)",
     "plain": "the same as plain notes",
     "story": "invented short stories",
     "echo": "invented words said over again",

@@ -10,7 +10,6 @@ import sysconfig
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-
 from pydoc_data.topics import topics
 
 # Tables of code points, vendored wheels and generated grammars teach a small model nothing but their own noise;

@@ -1,10 +1,11 @@
 """The `evaluation` section of a recipe."""
 
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ftk.core.config import Section
+from ftk.core.config import OneOrMore, Section
 from ftk.core.interval import Interval
 from ftk.evaluation.metrics import Metric
 
@@ -23,19 +24,27 @@ class EvaluationSettings(Section):
 
     every: Interval | None = Interval(epochs=1)
     """How often the held-out loss is measured while training; null measures before and after alone."""
-    metrics: tuple[Metric, ...] = ()
+    metrics: Annotated[tuple[Metric, ...], OneOrMore()] = ()
     """Metrics of generated answers, measured before and after: `exact_match`, `f1`, `rouge_l`, ... or `module:function`."""
-    shots: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    shots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], OneOrMore()] = (0,)
     """Training rows shown in the prompt before training, as the figure to beat; the tuned model is asked without."""
     by: str | None = None
     """A column; metrics are also given for each of its values, such as rows with `unseen` words."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 256
     """Longest generated answer in tokens."""
     max_rows: Annotated[int, Field(gt=0)] | None = None
-    """Rows on which answers are generated; the loss is always over all rows."""
+    """Rows on which answers are generated, evenly spread over all; the loss is always over all rows."""
     early_stopping: EarlyStopping | None = None
     """Stop when the held-out loss no longer falls; null trains to the end."""
     max_forgetting: Annotated[float, Field(ge=0)] = 0.1
     """Rise of the loss on a built-in general text, in nats a token, above which forgetting is pointed out."""
     before: bool = True
     """Whether the model is also measured before training."""
+
+    @model_validator(mode="after")
+    def _each_metric_once(self) -> Self:
+        # Their figures would be stored under one name, the last over the first.
+        repeated = [name for name, count in Counter(metric.name for metric in self.metrics).items() if count > 1]
+        if repeated:
+            raise ValueError(f"metrics names {', '.join(repeated)} more than once")
+        return self

@@ -1,7 +1,7 @@
 """A key-value cache that grows in place.
 
-transformers' own dynamic layer concatenates, so that each new token copies all keys and values before it: with two
-hundred rows of six hundred tokens that was nine tenths of the time of a decoding step on two CPU cores.
+transformers' own dynamic layer concatenates, so that each new token copies all keys and values before it. For 200 rows
+of 660 positions in a model of 2.3M parameters, 60 steps took 17 s of one CPU core with it and 6.5 s in place.
 
 Shapes: B rows, H heads, L positions, D head width.
 """
@@ -34,24 +34,22 @@ class RoomyLayer(DynamicLayer):
         self._show(buffers, length=end)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep the rows `indices`; only rows that change their place are copied."""
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep the rows `beam_idx`, in this order; only rows that change their place are copied."""
         if self._buffers is None:
             return
-        length = self.get_seq_length()
-        moved = torch.nonzero(indices != torch.arange(len(indices), device=indices.device)).flatten()
+        num_rows, length = len(beam_idx), self.get_seq_length()
+        rows = beam_idx.to(self._buffers[0].device)
+        moved = torch.nonzero(rows != torch.arange(num_rows, device=rows.device)).flatten()
         for buffer in self._buffers:
-            if len(moved):
-                buffer[moved, :, :length] = buffer[indices[moved], :, :length]
-        self._show((self._buffers[0][: len(indices)], self._buffers[1][: len(indices)]), length=length)
+            buffer[moved, :, :length] = buffer[rows[moved], :, :length]
+        self._show((self._buffers[0][:num_rows], self._buffers[1][:num_rows]), length=length)
 
-    def _with_room(
-        self, key_states: Tensor, value_states: Tensor, *, start: int, end: int
-    ) -> tuple[Tensor, Tensor]:
+    def _with_room(self, key_states: Tensor, value_states: Tensor, *, start: int, end: int) -> tuple[Tensor, Tensor]:
         if self._buffers is not None and end <= self._buffers[0].shape[2]:
             return self._buffers
         self._room = max(self._room, end)
-        buffers = (_room_for(key_states, self._room), _room_for(value_states, self._room))
+        buffers = (_empty(key_states, room=self._room), _empty(value_states, room=self._room))
         if self._buffers is not None:
             for new, old in zip(buffers, self._buffers, strict=True):
                 new[:, :, :start] = old[:, :, :start]
@@ -62,7 +60,7 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = buffers[0][:, :, :length], buffers[1][:, :, :length]
 
 
-def _room_for(states: Tensor, room: int) -> Tensor:
+def _empty(states: Tensor, *, room: int) -> Tensor:
     num_rows, num_heads, _, width = states.shape
     return states.new_empty(num_rows, num_heads, room, width)
 
@@ -75,3 +73,27 @@ def new_cache(config: PreTrainedConfig, *, room: int) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def sees_everything(cache: DynamicCache) -> bool:
+    """Whether all layers attend to all positions, so that padding may lie within a row and not only before it.
+
+    A sliding window counts padding as positions, and a recurrent state runs through it.
+    """
+    return bool(cache.layers) and all(type(layer) is RoomyLayer for layer in cache.layers)
+
+
+def copy_for_rows(prefix: DynamicCache, config: PreTrainedConfig, *, num_rows: int, room: int) -> DynamicCache:
+    """A cache in which each of `num_rows` rows begins with the one row of `prefix`."""
+    cache = new_cache(config, room=room)
+    for index, layer in enumerate(prefix.layers):
+        cache.update(layer.keys.expand(num_rows, -1, -1, -1), layer.values.expand(num_rows, -1, -1, -1), index)
+    return cache
+
+
+def bytes_per_position(config: PreTrainedConfig, *, element_bytes: int) -> int:
+    """Bytes that one position of one row takes in the cache, at most: every layer as if it held all positions."""
+    text = config.get_text_config(decoder=True)
+    num_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * num_heads * width * element_bytes)

@@ -20,6 +20,7 @@ from ftk.generation.decode import decode
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -164,14 +165,14 @@ def pick_shots(
 
 def end_token_ids(causal_lm: Any, renderer: Renderer) -> tuple[int, ...]:
     """Tokens at which an answer ends: the template's, and those that the model's own settings name."""
-    ends = dict.fromkeys(renderer.end_token_ids)
-    if renderer.tokenizer.eos_token_id is not None:
-        ends[int(renderer.tokenizer.eos_token_id)] = None
-    named = getattr(causal_lm.generation_config, "eos_token_id", None)
-    for token_id in named if isinstance(named, list | tuple) else [named]:
-        if token_id is not None:
-            ends[int(token_id)] = None
-    return tuple(ends)
+    return tuple(dict.fromkeys([*renderer.end_token_ids, *named_end_token_ids(causal_lm, renderer.tokenizer)]))
+
+
+def named_end_token_ids(causal_lm: Any, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+    """End tokens that the tokenizer and the model's generation settings name."""
+    named = causal_lm.generation_config.eos_token_id
+    ends = [tokenizer.eos_token_id, *(named if isinstance(named, list | tuple) else [named])]
+    return tuple(dict.fromkeys(int(token_id) for token_id in ends if token_id is not None))
 
 
 def _generate(

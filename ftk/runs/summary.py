@@ -37,13 +37,15 @@ def print_comparison(rows: Sequence[tuple[str, ...]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     heading, *body = rows
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for place, title in enumerate(heading):
         table.add_column(title, justify="left" if place == 0 else "right", overflow="fold")
     for row in body:
-        table.add_row(*row)
+        # As text: `exact_match[unseen=true]` looks like markup to rich.
+        table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
 
 

@@ -55,7 +55,7 @@ def read_training_data(recipe: Recipe) -> TrainingData:
     """
     tokenizer = load_tokenizer(recipe.model)
     renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
-    max_length = _max_length(recipe)
+    max_length = max_length_of(recipe)
     prepared = partial(
         prepare,
         renderer=renderer,
@@ -74,7 +74,12 @@ def read_training_data(recipe: Recipe) -> TrainingData:
     )
 
 
-def _max_length(recipe: Recipe) -> int:
+def max_length_of(recipe: Recipe) -> int:
+    """Tokens of the longest row.
+
+    Raises:
+        RecipeError: `data.max_length` is beyond the model's positions.
+    """
     positions = max_positions(load_config(recipe.model))
     asked = recipe.data.max_length
     if asked is None:

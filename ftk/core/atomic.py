@@ -1,0 +1,82 @@
+"""Files and folders that appear under their name complete, or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a file in one go: what stood under `path` before stays until the new content is on the disk."""
+    temporary = _sibling(path)
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        temporary.write_bytes(data)
+        _sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary sibling to fill, which takes the place of `path` on leaving; after an error it is removed."""
+    temporary = _sibling(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for place, _, files in os.walk(temporary):
+            for name in files:
+                _sync(Path(place, name))
+            _sync(Path(place))
+        _take_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that no half of it can be seen under its name."""
+    doomed = _sibling(path)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writes into `folder` left behind that were killed. No other process may be writing there."""
+    for path in folder.glob(f".*{SUFFIX}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+SUFFIX = ".ftk-tmp-"
+"""What names of unfinished files and folders have in them."""
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.name}{SUFFIX}{os.getpid()}")
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    if path.is_dir():
+        # A folder that is not empty cannot be replaced in one step; for an instant there is none.
+        doomed = path.with_name(f".{path.name}{SUFFIX}old-{os.getpid()}")
+        path.rename(doomed)
+        temporary.rename(path)
+        shutil.rmtree(doomed)
+    else:
+        temporary.rename(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

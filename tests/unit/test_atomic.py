@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from ftk.core.atomic import atomic_folder, atomic_write, remove_folder, remove_leftovers
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_appears_when_it_is_complete_and_replaces_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for content in ("one", "two"):
+        with atomic_folder(target) as unfinished:
+            (unfinished / "sub").mkdir()
+            (unfinished / "sub" / content).write_text(content)
+            assert not target.exists() or names(target / "sub") == ["one"]
+        assert names(target / "sub") == [content]
+    assert names(tmp_path) == ["model"]
+
+
+def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with atomic_folder(target) as unfinished:
+        (unfinished / "a").write_text("old")
+    with pytest.raises(KeyError), atomic_folder(target) as unfinished:
+        (unfinished / "a").write_text("half")
+        raise KeyError
+    assert (target / "a").read_text() == "old"
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "state.json"
+    atomic_write(target, "old")
+    atomic_write(target, b"new")
+    assert target.read_bytes() == b"new"
+    with pytest.raises(UnicodeEncodeError):
+        atomic_write(target, "\udc00")
+    assert target.read_bytes() == b"new"
+    assert names(tmp_path) == ["state.json"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".step-8.ftk-tmp-12").mkdir()
+    (tmp_path / ".state.json.ftk-tmp-12").write_text("half")
+    (tmp_path / "step-4").mkdir()
+    (tmp_path / ".hidden").write_text("")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", "step-4"]
+    remove_folder(tmp_path / "step-4")
+    assert names(tmp_path) == [".hidden"]

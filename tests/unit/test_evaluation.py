@@ -1,0 +1,282 @@
+"""Losses on held-out rows, general text, judged answers and how examples are picked."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from data_stand_in import assistant, byte_tokenizer, conversation, examples_of, user
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ftk.core.errors import DataError, RecipeError
+from ftk.core.types import Batch, Conversation, TokenScores
+from ftk.data.batches import evaluation_batches
+from ftk.data.render import Renderer
+from ftk.data.template import template_text
+from ftk.evaluation.answers import averages, check_metrics, groups_by, judge
+from ftk.evaluation.metrics.custom import CustomMetric
+from ftk.evaluation.metrics.exact_match import ExactMatch
+from ftk.evaluation.metrics.json_fields import JsonFields
+from ftk.evaluation.metrics.rouge_l import RougeL
+from ftk.evaluation.retention import forgetting, general_text, general_text_batches
+from ftk.evaluation.score import loss_metrics
+from ftk.models.scoring import ScoringModel
+from ftk.runs.answers import evaluate_answers, pick_rows, pick_shots
+
+LENGTHS = [4, 9, 17, 5, 30, 3, 12]
+
+
+class Stub(nn.Module):
+    """Scores that are known: token t has log-probability -(t mod 7) / 7, and is right where t is even."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, batch: Batch) -> TokenScores:
+        logps_BL = -(batch.input_ids_BL % 7) / 7 * self.dropout(torch.ones(1))
+        return TokenScores(logps_BL=logps_BL, correct_BL=batch.input_ids_BL % 2 == 0)
+
+
+@dataclass
+class Group:
+    """Processes that run one after another: the last one reduces over what the others brought."""
+
+    num_processes: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    brought: list[Tensor] = field(default_factory=list)
+
+    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
+        assert reduction == "sum"
+        self.brought.append(tensor)
+        return torch.stack(self.brought).sum(0)
+
+
+def by_hand(lengths: list[int]) -> dict[str, float]:
+    """Over the tokens of the second halves, in exact arithmetic."""
+    tokens = [100 * row + place for row, length in enumerate(lengths) for place in range(max(1, length // 2), length)]
+    loss = sum(token % 7 for token in tokens) / 7 / len(tokens)
+    correct = sum(token % 2 == 0 for token in tokens) / len(tokens)
+    return {"loss": loss, "perplexity": math.exp(loss), "token_accuracy": correct}
+
+
+@pytest.mark.parametrize("rows_per_batch", [1, 2, 3, 7])
+def test_evaluation_loss_is_that_of_all_rows_in_one_pass(rows_per_batch):
+    batches = evaluation_batches(examples_of(LENGTHS), rows_per_batch=rows_per_batch, pad_token_id=0)
+    assert loss_metrics(Stub(), batches) == pytest.approx(by_hand(LENGTHS), rel=1e-6)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_sampler_over_processes_counts_each_row_once(num_processes):
+    group: Any = Group(num_processes)
+    for process_index in range(num_processes):
+        batches = evaluation_batches(
+            examples_of(LENGTHS), rows_per_batch=2, pad_token_id=0, process_index=process_index, num_processes=num_processes
+        )
+        found = loss_metrics(Stub(), batches, group)
+    assert found == pytest.approx(by_hand(LENGTHS), rel=1e-6)
+
+
+def test_prompt_tokens_and_silent_answers_do_not_count():
+    batch = evaluation_batches(examples_of([8]), rows_per_batch=1, pad_token_id=0)[0]
+    # Tokens 4 to 7 are the answer; 7 is one that is not learned.
+    batch.weights_BL[0, 7] = 0.0
+    found = loss_metrics(Stub(), [batch])
+    assert found["loss"] == pytest.approx((4 + 5 + 6) / 7 / 3)
+    assert found["token_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_without_an_answer_token_there_is_no_loss():
+    assert all(math.isnan(value) for value in loss_metrics(Stub(), []).values())
+
+
+def test_evaluation_in_training_mode():
+    model = Stub().train()
+    model.dropout.train()
+    batches = evaluation_batches(examples_of(LENGTHS), rows_per_batch=2, pad_token_id=0)
+    assert loss_metrics(model, batches) == loss_metrics(model, batches), "dropout was active"
+    assert model.training
+    assert model.dropout.training, "dropout is active in the next step"
+    model.dropout.eval()
+    loss_metrics(model, batches)
+    assert model.training
+    assert not model.dropout.training
+
+
+def test_a_loss_beyond_what_a_float_holds():
+    model = Stub()
+    model.forward = lambda batch: TokenScores(batch.weights_BL * -1000, batch.answers_BL)  # type: ignore[method-assign]
+    batches = evaluation_batches(examples_of([4]), rows_per_batch=1, pad_token_id=0)
+    assert loss_metrics(model, batches) == {"loss": 1000.0, "perplexity": math.inf, "token_accuracy": 1.0}
+
+
+def test_general_text_counts_every_token_but_the_first_of_a_document():
+    tokenizer = byte_tokenizer()
+    num_bytes = len(general_text().encode())
+    assert 6_000 < num_bytes < 10_000
+    batches = general_text_batches(tokenizer, max_length=256, rows_per_batch=4)
+    assert sum(batch.num_tokens for batch in batches) == num_bytes
+    num_documents = math.ceil(num_bytes / 256)
+    assert sum(float(batch.weights_BL.sum()) for batch in batches) == num_bytes - num_documents
+    rows = [row for batch in batches for row in zip(batch.input_ids_BL, batch.document_ids_BL, strict=True)]
+    text = b"".join(tokenizer.decode(ids[real > 0]).encode() for ids, real in rows)
+    assert text.decode() == general_text()
+
+
+def test_general_loss_is_the_models_own():
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        initializer_range=0.3,
+    )
+    model = LlamaForCausalLM(config).eval()
+    found = loss_metrics(ScoringModel(model), general_text_batches(tokenizer, max_length=512))
+    input_ids = torch.tensor(tokenizer(general_text())["input_ids"])
+    total, num = 0.0, 0
+    with torch.no_grad():
+        for document in input_ids.split(512):
+            total += float(model(document[None], labels=document[None]).loss.double()) * (len(document) - 1)
+            num += len(document) - 1
+    assert found["loss"] == pytest.approx(total / num, rel=1e-5)
+
+
+def test_forgetting_is_a_rise_beyond_the_limit():
+    assert forgetting(2.0, 2.1, max_forgetting=0.1 + 1e-9) is None
+    assert forgetting(2.0, 1.0, max_forgetting=0.0) is None
+    sentence = forgetting(2.0, 2.35, max_forgetting=0.1)
+    assert sentence is not None
+    assert "from 2.000 to 2.350" in sentence
+
+
+COLUMNS = [{"unseen": True, "city": "Bern"}, {"unseen": False, "city": "Rom"}, {"unseen": True, "city": "Rom"}]
+
+
+def test_averages_over_rows_and_groups():
+    values = {"exact_match": [1.0, 0.0, 0.0], "json_fields.date": [math.nan, 0.5, 1.0]}
+    found = averages(values, groups_by("unseen", COLUMNS))
+    assert found["exact_match"] == pytest.approx(1 / 3)
+    assert found["exact_match[unseen=true]"] == 0.5
+    assert found["exact_match[unseen=false]"] == 0.0
+    assert found["json_fields.date"] == 0.75, "a row without the field does not count"
+    assert averages({"f1": [1.0]}, ["city=Bern"]) == {"f1": 1.0, "f1[city=Bern]": 1.0}
+    assert math.isnan(averages({"f1": [math.nan]})["f1"])
+
+
+def test_columns_that_are_no_groups_are_refused():
+    with pytest.raises(DataError, match="row 1 has no column seen to group by; it has unseen, city"):
+        groups_by("seen", COLUMNS)
+    with pytest.raises(DataError, match="51 different values"):
+        groups_by("id", [{"id": number} for number in range(51)])
+    assert len(groups_by("id", [{"id": number} for number in range(50)])) == 50
+
+
+def test_metrics_are_checked_before_anything_is_generated():
+    references = ['{"a": 1}', "no object"]
+    with pytest.raises(DataError, match="evaluation row 2"):
+        check_metrics([RougeL(), JsonFields()], references, [{}, {}])
+    with pytest.raises(RecipeError, match="no module"):
+        check_metrics([CustomMetric(name="no_such_module:f")], references, [{}, {}])
+    assert judge([RougeL(), ExactMatch()], ["a", "b"], ["a", "a"], [{}, {}]) == {
+        "rouge_l": [1.0, 0.0],
+        "exact_match": [1.0, 0.0],
+    }
+
+
+def rows_of(questions: str) -> list[Conversation]:
+    return [conversation(user(f"{letter}?"), assistant(letter), row=number) for number, letter in enumerate(questions, 1)]
+
+
+def test_rows_are_picked_evenly():
+    assert [row.row for row in pick_rows(rows_of("abcdefghij"), 4)] == [1, 3, 6, 8]
+    assert [row.row for row in pick_rows(rows_of("abc"), 5)] == [row.row for row in pick_rows(rows_of("abc"), None)]
+
+
+def test_examples_are_drawn_by_the_seed_and_are_not_asked_about():
+    train, asked = rows_of("abcdefghij"), rows_of("bdf")
+    shots = pick_shots(train, 3, seed=1, without=asked)
+    assert shots == pick_shots(train, 3, seed=1, without=asked)
+    assert shots != pick_shots(train, 3, seed=2, without=asked)
+    everything = pick_shots(train, 7, seed=1, without=asked)
+    assert {row.messages[0]["content"] for row in everything} == {f"{letter}?" for letter in "aceghij"}
+    with pytest.raises(DataError, match="8 examples were asked for, and only 7"):
+        pick_shots(train, 8, seed=1, without=asked)
+
+
+@pytest.fixture(scope="module")
+def chat() -> SimpleNamespace:
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+    )
+    return SimpleNamespace(model=LlamaForCausalLM(config), renderer=Renderer(tokenizer, template_text("chatml", tokenizer)))
+
+
+def test_answers_are_generated_judged_and_written(chat, tmp_path):
+    rows = [
+        Conversation((user(f"{letter}?"), assistant(letter * 2)), number, "rows.jsonl", {"kind": letter < "c"})
+        for number, letter in enumerate("abcd", 1)
+    ]
+    said: list[str] = []
+    settings: dict[str, Any] = {"metrics": [ExactMatch(), RougeL()], "max_new_tokens": 8, "pad_token_id": 0}
+    first = evaluate_answers(chat.model, chat.renderer, rows, **settings, tell=said.append)
+    assert first.num_examples == 4
+    assert set(first.metrics) == {"exact_match", "rouge_l"}
+    # The model's own answers as references: it must match itself, batched or not, wherever a row stands.
+    own = [
+        Conversation((row.messages[0], assistant(judged.answer or "-")), row.row, row.source, row.columns)
+        for row, judged in zip(rows, first.rows, strict=True)
+    ]
+    file = tmp_path / "new" / "answers.jsonl"
+    again = evaluate_answers(
+        chat.model, chat.renderer, own[::-1], **settings, by="kind", answers_file=file, batch_size=3
+    )
+    assert again.metrics["exact_match"] == again.metrics["exact_match[kind=true]"] == 1.0
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [record["row"] for record in records] == [4, 3, 2, 1]
+    assert records[0]["prompt"].endswith("d?<|im_end|>\n<|im_start|>assistant\n")
+    assert records[0]["answer"] == records[0]["reference"]
+    assert records[0]["metrics"]["exact_match"] == 1.0
+    assert records[0]["shots"] == 0
+    num_cut = sum(record["is_cut"] for record in records)
+    assert (said == [f"{num_cut} of 4 answers did not end within 8 tokens"]) == bool(num_cut)
+
+
+def test_examples_stand_before_the_question(chat):
+    shots = rows_of("xy")
+    answered = evaluate_answers(
+        chat.model, chat.renderer, rows_of("a"), metrics=[RougeL()], max_new_tokens=2, pad_token_id=0, shots=shots
+    )
+    prompt = answered.rows[0].prompt
+    assert prompt.index("x?") < prompt.index("y?") < prompt.index("a?")
+    assert "a<|im_end|>" not in prompt, "the answer itself is not shown"
+    assert json.loads(answered.lines()[0])["shots"] == 2
+
+
+def test_examples_that_leave_no_room_are_refused_with_the_row(chat):
+    with pytest.raises(DataError, match=r"rows.jsonl:1: the prompt with 18 examples has .* 256 positions. Show fewer"):
+        evaluate_answers(
+            chat.model,
+            chat.renderer,
+            rows_of("a"),
+            metrics=[RougeL()],
+            max_new_tokens=2,
+            pad_token_id=0,
+            shots=rows_of("bcdefghijklmnopqrs"),
+        )
