@@ -29,7 +29,7 @@ RELATIONS = [
 def facts(rng: Rng) -> list[Message]:
     """Facts about invented names, then questions in both directions."""
     told, asked = [], []
-    for _ in range(rng.randint(2, 6)):
+    for _ in range(rng.choice([1, 2, 3, 4, 6])):
         statement, forward, backward = rng.choice(RELATIONS)
         a, b = name(rng), name(rng)
         told.append(statement.format(a=a, b=b))
@@ -43,7 +43,7 @@ def facts(rng: Rng) -> list[Message]:
 def lists(rng: Rng) -> list[Message]:
     """A list to say again, as it is, backwards, one a line, or as JSON."""
     maker = rng.choice([word, name, thing, lambda r: str(number(r))])
-    items = [str(maker(rng)) for _ in range(rng.randint(3, 14))]
+    items = [str(maker(rng)) for _ in range(rng.choice([1, 2, 3, 4, 6, 10]))]
     ask, answer = rng.choice(
         [
             ("Repeat", ", ".join(items)),
@@ -93,7 +93,10 @@ def story(rng: Rng) -> str:
 
 def echo(rng: Rng) -> list[Segment]:
     """Random words said two to four times over, with the same mark between them: the shortest lesson in copying."""
-    said = [rng.choice([word, name, thing, lambda r: str(number(r))])(rng) for _ in range(rng.randint(4, 24))]
+    said = [
+        rng.choice([word, name, thing, lambda r: str(number(r))])(rng)
+        for _ in range(rng.choice([1, 2, 3, 4, 6, 8, 12, 20]))
+    ]
     mark = rng.choice([" ", " ", "", ",", "_", ", "])
     again = rng.choice(["\n", " . ", " = "])
     once = mark.join(said)

@@ -91,7 +91,9 @@ def schema(rng: Rng) -> tuple[str, dict[str, Maker]]:
     chance = rng.random()
     if chance < 0.35:
         kind = rng.choice(sorted(SENTENCES))
-        keys = rng.sample(sorted(KINDS[kind]), len(KINDS[kind]))
+        keys = list(KINDS[kind])
+        if rng.random() < 0.4:
+            rng.shuffle(keys)
         return kind, {key: KINDS[kind][key] for key in keys}
     if chance < 0.6:
         kind, fields = rng.choice(sorted(KINDS.items()))
@@ -176,7 +178,7 @@ def rewriting(rng: Rng) -> list[Message]:
     else:
         target = rng.choice([layout, layout, prose_frame])(rng, kind, keys)
     messages = []
-    for _ in range(rng.randint(1, 6)):
+    for _ in range(rng.choice([1, 1, 1, 2, 3, 5])):
         record = {key: make(rng) for key, make in fields.items()}
         messages += turn(rng.choice(sources)(record), target(record))
     return messages

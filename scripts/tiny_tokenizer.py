@@ -105,5 +105,6 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     config_file = folder / "tokenizer_config.json"
     config = json.loads(config_file.read_text())
-    config.pop("name_or_path", None)
+    for trace in ("name_or_path", "is_local", "local_files_only"):
+        config.pop(trace, None)
     config_file.write_text(json.dumps(config, indent=2) + "\n")

@@ -17,7 +17,6 @@ from ftk.recipe.rules import violations
 from ftk.recipe.schema import Recipe
 from ftk.recipe.shapes import Shape, root_shape
 from ftk.recipe.shipped import shipped_recipes
-from ftk.recipe.variables import escaped
 from ftk.recipe.written import Path as Keys
 from ftk.recipe.written import Problem, Written, dotted, merged
 from ftk.recipe.yaml_text import decode, read_yaml, write_yaml
@@ -56,9 +55,10 @@ class LoadedRecipe:
     def resolved(self) -> dict[str, Any]:
         """The whole recipe, defaults included, as JSON values.
 
-        What came from the environment stands as it was written (`${NAME}`), so that secrets are not in it.
+        What came from the environment stands as it was written (`${NAME}`, and `$${` for a literal `${`), so that
+        secrets are not in it and it loads again to the same values.
         """
-        data: dict[str, Any] = _escaped(self.recipe.model_dump(mode="json"))
+        data = self.recipe.model_dump(mode="json")
         for path, node in self.written.walk():
             if node.source is not None:
                 _put(data, path, node.source)
@@ -232,14 +232,6 @@ def _file_and_line(problem: Problem) -> tuple[str, int]:
 
 def _keys(path: str) -> Keys:
     return tuple(int(part) if part.isdecimal() else part for part in path.split("."))
-
-
-def _escaped(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return escaped(value) if isinstance(value, str) else value
 
 
 def _put(data: Any, path: Keys, value: str) -> None:

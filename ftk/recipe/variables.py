@@ -34,8 +34,3 @@ def filled(text: str, environment: Mapping[str, str]) -> str:
         return environment[name]
 
     return _REFERENCE.sub(value, text)
-
-
-def escaped(text: str) -> str:
-    """The text that `filled` turns into `text`."""
-    return text.replace("${", "$${")

@@ -77,6 +77,26 @@ class Baselined:
         return Terms({"nll": ((scores.logps_BL - mean) ** 2 * (batch.weights_BL > 0)).sum()}, {})
 
 
+def llama(tuning: str) -> nn.Module:
+    """The model of a real run: a small Llama with a tied head, trained in full or by LoRA."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from ftk.models.scoring import ScoringModel
+    from ftk.tuning.lora import Lora
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config)
+    return ScoringModel(Lora(rank=4).apply(model) if tuning == "lora" else model)
+
+
 def rows(count: int, *, seed: int = 0, low: int = 3, high: int = 14) -> list[tuple[list[int], list[float]]]:
     """Rows of unequal lengths with ragged masks."""
     rng = np.random.default_rng(seed)
@@ -194,6 +214,7 @@ def train(
     double: bool = False,
     seed: int = 0,
     frozen: bool = False,
+    tuning: str | None = None,
     settings: Mapping[str, Any] | None = None,
     held_out: Sequence[float] | None = None,
 ) -> tuple[Any, nn.Module]:
@@ -217,7 +238,7 @@ def train(
     )
     accelerator = join_group(training.precision)
     seed_everything(seed)
-    model = StandIn(dropout=dropout).to(torch.float64 if double else torch.float32)
+    model = (llama(tuning) if tuning else StandIn(dropout=dropout)).to(torch.float64 if double else torch.float32)
     if frozen:
         model.embed_tokens.requires_grad_(False)
     model = spread(model, accelerator, strategy=strategy)

@@ -1,0 +1,155 @@
+"""`ftk train` as a user calls it: what it prints, what it leaves behind, and that it can be used afterwards."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_ftk import NUM_ROWS, Ftk
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+STEPS = 6
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_from_recipe_to_report(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
+    answer = ftk_json("train", recipe_file)
+    assert answer["exit_code"] == 0
+    run = tmp_path / "run"
+    assert (answer["run_folder"], answer["model_folder"]) == (str(run), str(run / "model"))
+    assert answer["steps"] == STEPS
+    assert answer["evaluation"]["after"]["loss"] < answer["evaluation"]["before"]["loss"]
+    assert set(answer["evaluation"]["before"]) == {
+        "loss",
+        "perplexity",
+        "token_accuracy",
+        "exact_match",
+        "general_loss",
+    }
+    assert answer["peak_memory_bytes"] > 0
+    assert isinstance(answer["overfitting"], bool)
+
+    steps = lines_of(run / "metrics.jsonl")
+    assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
+    keys = {"step", "epoch", "loss", "token_accuracy", "learning_rate", "grad_norm", "tokens", "tokens_per_second"}
+    assert keys | {"peak_memory_bytes"} == set(steps[0])
+    assert steps[-1]["tokens"] == answer["tokens"]
+    assert steps[-1]["loss"] == answer["final_loss"]
+    assert steps[-1]["epoch"] == 2
+
+    for name in ("recipe.yaml", "environment.json", "report.md", "report.json", "curves.png"):
+        assert (run / name).stat().st_size > 0
+    assert len(lines_of(run / "evaluations" / "answers_after.jsonl")) == NUM_ROWS
+    assert sorted(path.name for path in (run / "checkpoints").iterdir() if path.name != "best") == [
+        f"step-{step}" for step in range(1, STEPS + 1)
+    ]
+
+
+def test_the_model_folder_loads_and_stops_where_it_was_taught(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
+    ftk_json("train", recipe_file, "training.max_steps=1", "evaluation.metrics=[]")
+    folder = tmp_path / "run" / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ends = model.generation_config.eos_token_id
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in (ends if isinstance(ends, list) else [ends])
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nbase_model: ")
+    assert "training:" in card
+
+
+def test_no_pickle_anywhere(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
+    ftk_json("train", recipe_file, "training.max_steps=1", "evaluation.metrics=[]")
+    endings = {path.suffix for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert endings <= {".json", ".jsonl", ".safetensors", ".yaml", ".md", ".png", ".jinja"}
+
+
+def test_micro_batches_and_packing_change_nothing(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
+    """Exact accumulation, seen from outside: any split and packing gives the same losses and the same weights."""
+    common = ("evaluation.metrics=[]", "checkpoint.every=null")
+    model = tmp_path / "no_dropout"
+    source = Path(yaml_value(recipe_file, "model"))
+    model.mkdir()
+    for file in source.iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.0}))
+    found = []
+    for number, split in enumerate(
+        (["training.micro_batch_size=4"], ["training.micro_batch_size=1"], ["data.packing=true"])
+    ):
+        output = tmp_path / f"split{number}"
+        ftk_json("train", recipe_file, f"model.id={model}", *common, *split, "--output", output)
+        losses = [line["loss"] for line in lines_of(output / "metrics.jsonl")]
+        found.append((losses, load_file(output / "model" / "model.safetensors")))
+    for losses, weights in found[1:]:
+        assert losses == pytest.approx(found[0][0], rel=1e-5)
+        for name, weight in weights.items():
+            torch.testing.assert_close(weight, found[0][1][name], rtol=1e-3, atol=1e-4)
+
+
+def yaml_value(recipe_file: Path, key: str) -> str:
+    return next(line.split(": ", 1)[1] for line in recipe_file.read_text().splitlines() if line.startswith(f"{key}: "))
+
+
+def test_lora_leaves_an_adapter(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
+    answer = ftk_json("train", recipe_file, "tuning={name: lora, rank: 2}", "training.max_steps=2")
+    assert answer["exit_code"] == 0
+    assert (tmp_path / "run" / "model" / "adapter_config.json").exists()
+    again = ftk_json(
+        "eval", tmp_path / "run", "--data", yaml_value(recipe_file, "data").split("train: ")[1].split(",")[0]
+    )
+    assert again["metrics"]["loss"] == pytest.approx(answer["evaluation"]["after"]["loss"], rel=1e-5)
+
+
+def test_a_finished_run_is_not_overwritten(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
+    words = ("train", recipe_file, "training.max_steps=1", "evaluation.metrics=[]")
+    ftk_json(*words)
+    first = (tmp_path / "run" / "metrics.jsonl").read_text()
+    again = ftk_json(*words)
+    assert again["run_folder"] == str(tmp_path / "run-2")
+    assert "holds a finished run" in again["stderr"]
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == first
+
+
+def test_a_loss_that_is_not_finite_names_its_rows(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
+    answer = ftk_json(
+        "train",
+        recipe_file,
+        "training.learning_rate=9.9",
+        "training.max_grad_norm=null",
+        "training.epochs=50",
+        "training.optimizer={name: sgd}",
+        "evaluation.every=null",
+        "evaluation.metrics=[]",
+    )
+    assert answer["exit_code"] == 4
+    assert answer["error"]["type"] == "RunError"
+    assert "rows.jsonl:" in answer["error"]["message"]
+
+
+def test_wrong_input_writes_nothing(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    for words in (
+        ["training.learning_rte=1"],
+        ["data.max_length=100000"],
+        ["data.train=nowhere.jsonl"],
+        ["tuning={name: lora, target_modules: [q_prj]}"],
+        ["model.id=/nowhere"],
+        ["output.folder=/proc/nope/run"],
+    ):
+        answer = ftk_json("train", recipe_file, *words)
+        assert answer["exit_code"] == 2, words
+        assert answer["error"]["exit_code"] == 2
+        assert "Traceback" not in answer["stderr"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_perplexity_is_the_exponential_of_the_loss(recipe_file: Path, ftk_json: Ftk) -> None:
+    after = ftk_json("train", recipe_file, "training.max_steps=1", "evaluation.metrics=[]")["evaluation"]["after"]
+    assert after["perplexity"] == pytest.approx(math.exp(after["loss"]), rel=1e-9)
