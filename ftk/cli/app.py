@@ -25,7 +25,7 @@ Function = Callable[..., Mapping[str, object] | None]
 COMMANDS: dict[str, str] = {
     "train": "Train a model as a recipe says, and measure it before and after.",
     "eval": "Measure a model, an adapter or a run on held-out rows.",
-    "generate": "Answer one prompt, or each line of a file.",
+    "generate": "Answer one prompt.",
     "chat": "Talk to a model in the terminal.",
     "data": "Look at data as the model will see it.",
     "recipe": "List, copy, show and check recipes.",

@@ -73,9 +73,7 @@ def _next_line() -> str | None:
         return None
 
 
-def _answer(
-    speaker: "Speaker", sampling: "Sampling", messages: list[dict[str, Any]], turn: int
-) -> str | None:
+def _answer(speaker: "Speaker", sampling: "Sampling", messages: list[dict[str, Any]], turn: int) -> str | None:
     """The model's answer, told as it comes; None where it was stopped, or there is no room for one."""
     from dataclasses import replace
 

@@ -32,7 +32,9 @@ def command(
         str | None, typer.Option("--columns", help="Column by role, such as question=problem,answer=solution.")
     ] = None,
     subset: Annotated[str | None, typer.Option("--subset", help="Configuration of a hub data set.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Split of the held-out rows, such as test[:10%].")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Split of the held-out rows, such as test[:10%].")
+    ] = None,
     chat_template: Annotated[
         str | None, typer.Option("--chat-template", help="A shipped template or a Jinja file instead of the model's.")
     ] = None,
@@ -76,7 +78,9 @@ def _pairs(text: str | None) -> dict[str, str] | None:
         return None
     pairs = [pair.partition("=") for pair in text.split(",")]
     if not all(role.strip() and column.strip() for role, _, column in pairs):
-        raise RecipeError(f"{text!r} does not say columns. Expected question=problem,answer=solution", place="--columns")
+        raise RecipeError(
+            f"{text!r} does not say columns. Expected question=problem,answer=solution", place="--columns"
+        )
     return {role.strip(): column.strip() for role, _, column in pairs}
 
 

@@ -39,4 +39,5 @@ def load_function(name: str, *, purpose: str) -> Callable[..., Any]:
         near = get_close_matches(function_name, own, n=1)
         hint = f" Did you mean {module_name}:{near[0]}?" if near else ""
         raise RecipeError(f"{name}: {module_name} has no function {function_name}. Expected {purpose}.{hint}")
-    return function
+    found: Callable[..., Any] = function
+    return found

@@ -44,9 +44,7 @@ class JudgedRow:
         return json.dumps(record, ensure_ascii=False, allow_nan=False)
 
 
-def check_metrics(
-    metrics: Sequence[Metric], references: Sequence[str], columns: Sequence[Mapping[str, Any]]
-) -> None:
+def check_metrics(metrics: Sequence[Metric], references: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> None:
     """Find out before the long work of generating that a metric cannot judge these rows.
 
     Raises:

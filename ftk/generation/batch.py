@@ -36,7 +36,9 @@ class Decoder:
 
     def __init__(self, causal_lm: nn.Module) -> None:
         self._causal_lm = causal_lm
-        plain = causal_lm if isinstance(causal_lm, PreTrainedModel) else causal_lm.get_base_model()
+        plain: Any = causal_lm
+        if not isinstance(causal_lm, PreTrainedModel):
+            plain = plain.get_base_model()
         parameters = inspect.signature(plain.forward).parameters
         self._takes_positions = "position_ids" in parameters
         # Without it the head would be computed for the whole prompt.

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 
-class RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values of one layer of full attention, in buffers with room for `room` positions."""
 
     def __init__(self, room: int) -> None:

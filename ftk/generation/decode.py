@@ -3,7 +3,6 @@
 Shapes: B rows of a batch, L positions, V vocabulary.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -98,9 +97,10 @@ def _shared_length(prompts: Sequence[Sequence[int]]) -> int:
     if len(prompts) < 2:
         return 0
     # The smallest and the largest in dictionary order differ first where any two do.
-    first, last = min(prompts), max(prompts)
-    shared = os.path.commonprefix([list(first), list(last)])
-    return min(len(shared), min(map(len, prompts)) - 1)
+    rows = [tuple(prompt) for prompt in prompts]
+    first, last = min(rows), max(rows)
+    shortest = min(map(len, rows))
+    return next((place for place in range(shortest - 1) if first[place] != last[place]), shortest - 1)
 
 
 def _batches(
@@ -140,7 +140,9 @@ def _tell_of_cut_answers(
     if max_positions is None:
         return
     pairs = zip(prompts, answers, strict=True)
-    num_cut = sum(len(prompt) + len(answer) >= max_positions and len(answer) < max_new_tokens for prompt, answer in pairs)
+    num_cut = sum(
+        len(prompt) + len(answer) >= max_positions and len(answer) < max_new_tokens for prompt, answer in pairs
+    )
     if num_cut:
         tell(
             f"{num_cut} of {len(answers)} answers stopped at the model's last position ({max_positions}) "

@@ -18,7 +18,9 @@ def choose(logits_BV: Tensor, uniform_B: Tensor | None, *, temperature: float, t
     """
     if temperature == 0 or uniform_B is None:
         return logits_BV.argmax(dim=-1)
-    probabilities_BV, tokens_BV = torch.softmax(logits_BV.double() / temperature, dim=-1).sort(descending=True, stable=True)
+    probabilities_BV, tokens_BV = torch.softmax(logits_BV.double() / temperature, dim=-1).sort(
+        descending=True, stable=True
+    )
     cumulated_BV = probabilities_BV.cumsum(dim=-1)
     kept_BV = cumulated_BV - probabilities_BV < top_p
     total_B = torch.where(kept_BV, probabilities_BV, 0.0).sum(dim=-1)

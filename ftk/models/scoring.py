@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ftk.core.errors import ModelError
 from ftk.core.types import Batch, TokenScores
 from ftk.models.arrange import Arrangement, as_given, end_to_end, one_document_a_row
-from ftk.models.proof import HeadPath, prove_head, prove_packing
+from ftk.models.proof import prove_head, prove_packing
 from ftk.models.router import router_load
 from ftk.numerics.head import Budget, HeadScores, reference_scores, token_scores
 

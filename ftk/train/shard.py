@@ -1,6 +1,7 @@
 """How the model is spread over processes: a copy on each, or every weight in shards, by torch's `fully_shard`."""
 
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -74,6 +75,8 @@ def _shard(model: nn.Module, accelerator: "Accelerator") -> nn.Module:
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     if next(model.parameters()).dtype == torch.float64:
         policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    # Scores are shaped by a view in the end, and nobody writes into them.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor", category=UserWarning)
     for layer in decoder_layers(model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from families import FAMILIES, batch_of, documents, model_of
 from torch import Tensor
 
-from families import FAMILIES, batch_of, documents, model_of
 from ftk.core.types import Batch
 from ftk.models.checkpointing import enable_activation_checkpointing
 from ftk.models.scoring import ScoringModel

@@ -305,7 +305,7 @@ def main() -> None:
 
     from ftk.core.errors import FtkError
     from ftk.train.group import join_group, leave_group
-    from ftk.train.shard import unwrapped, whole
+    from ftk.train.shard import gathered, unwrapped, whole
 
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     try:
@@ -314,6 +314,11 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(int(error.exit_code))
     tensors = {name: whole(one.detach()) for name, one in unwrapped(model).named_parameters()}
+    if options.get("tuning"):
+        # Parts of the model are called from outside its forward, and not equally often.
+        with gathered(model), torch.no_grad():
+            for _ in range(1 + int(os.environ.get("RANK", "0"))):
+                tensors["logits"] = unwrapped(model).causal_lm(torch.tensor([[3, 1, 4, 1, 5]])).logits
     if os.environ.get("RANK", "0") == "0":
         save_file(tensors, folder / "final.safetensors")
         print(json.dumps({"final_loss": result.final_loss, "tokens": result.tokens}))

@@ -76,7 +76,11 @@ def test_sampler_over_processes_counts_each_row_once(num_processes):
     group: Any = Group(num_processes)
     for process_index in range(num_processes):
         batches = evaluation_batches(
-            examples_of(LENGTHS), rows_per_batch=2, pad_token_id=0, process_index=process_index, num_processes=num_processes
+            examples_of(LENGTHS),
+            rows_per_batch=2,
+            pad_token_id=0,
+            process_index=process_index,
+            num_processes=num_processes,
         )
         found = loss_metrics(Stub(), batches, group)
     assert found == pytest.approx(by_hand(LENGTHS), rel=1e-6)
@@ -193,7 +197,9 @@ def test_metrics_are_checked_before_anything_is_generated():
 
 
 def rows_of(questions: str) -> list[Conversation]:
-    return [conversation(user(f"{letter}?"), assistant(letter), row=number) for number, letter in enumerate(questions, 1)]
+    return [
+        conversation(user(f"{letter}?"), assistant(letter), row=number) for number, letter in enumerate(questions, 1)
+    ]
 
 
 def test_rows_are_picked_evenly():
@@ -225,7 +231,9 @@ def chat() -> SimpleNamespace:
         max_position_embeddings=256,
         initializer_range=0.3,
     )
-    return SimpleNamespace(model=LlamaForCausalLM(config), renderer=Renderer(tokenizer, template_text("chatml", tokenizer)))
+    return SimpleNamespace(
+        model=LlamaForCausalLM(config), renderer=Renderer(tokenizer, template_text("chatml", tokenizer))
+    )
 
 
 def test_answers_are_generated_judged_and_written(chat, tmp_path):

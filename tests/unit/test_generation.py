@@ -56,9 +56,7 @@ FAMILIES = {
         linear_key_head_dim=8,
         linear_value_head_dim=8,
     ),
-    "falcon_h1": lambda: FalconH1Config(
-        **GROUPED, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8
-    ),
+    "falcon_h1": lambda: FalconH1Config(**GROUPED, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8),
 }
 ENDS = list(range(0, 128, 12))
 """Many, so that rows end at different lengths."""

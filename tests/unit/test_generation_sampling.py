@@ -44,7 +44,9 @@ def test_frequencies_are_the_probabilities():
     torch.testing.assert_close(frequencies, torch.softmax(logits, -1), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("text", ["naïve café", "雪が降る。", "👩‍👩‍👧 family", "a\n\n  b", "", "ends in half a snow \u2603"])
+@pytest.mark.parametrize(
+    "text", ["naïve café", "雪が降る。", "👩‍👩‍👧 family", "a\n\n  b", "", "ends in half a snow \u2603"]
+)
 def test_characters_are_told_once_they_are_complete(text):
     tokenizer = byte_tokenizer()
     detokenizer = Detokenizer(tokenizer)

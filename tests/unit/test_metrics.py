@@ -46,7 +46,7 @@ def test_extract_compares_group_one_of_the_first_match():
 
 
 def test_a_reference_without_a_match_is_an_error_with_its_row():
-    with pytest.raises(DataError, match="evaluation row 2 .* so no answer to it could be right"):
+    with pytest.raises(DataError, match=r"evaluation row 2 .* so no answer to it could be right"):
         ExactMatch(extract="#### (.+)").score(["#### 1", "#### 2"], ["#### 1", "two"], ROW * 2)
     with pytest.raises(DataError, match="row 1"):
         F1(extract="#### (.+)").score(["x"], ["two"], ROW)

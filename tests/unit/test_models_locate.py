@@ -53,7 +53,12 @@ def test_a_folder_and_a_run_folder_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("card", "licence"),
-    [("# none", None), ("---\nlicense: mit\n---\n", "mit"), ("---\nlicense: [a, b]\n---", "a, b"), ("---\n: :\n---", None)],
+    [
+        ("# none", None),
+        ("---\nlicense: mit\n---\n", "mit"),
+        ("---\nlicense: [a, b]\n---", "a, b"),
+        ("---\n: :\n---", None),
+    ],
 )
 def test_the_licence_is_what_the_card_says(tmp_path: Path, card: str, licence: str | None) -> None:
     assert find(make_model(tmp_path / "m", card=card)).licence == licence
@@ -70,7 +75,9 @@ def test_an_adapter_is_found_with_its_base(tmp_path: Path) -> None:
 
 def test_an_adapter_whose_base_is_missing_says_which_and_where_to_correct_it(tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path / "adapter", str(tmp_path / "gone"))
-    with pytest.raises(ModelError, match=r"needs its base .*gone, which .* no folder .*correct base_model_name_or_path in"):
+    with pytest.raises(
+        ModelError, match=r"needs its base .*gone, which .* no folder .*correct base_model_name_or_path in"
+    ):
         find(adapter)
     with pytest.raises(ModelError, match="does not say its base"):
         find(make_adapter(tmp_path / "nameless", None))
@@ -85,7 +92,7 @@ def test_an_adapter_whose_base_is_missing_says_which_and_where_to_correct_it(tmp
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="has no weights: expected model.safetensors"):
+    with pytest.raises(ModelError, match=r"has no weights: expected model.safetensors"):
         find(folder)
 
 
@@ -94,14 +101,16 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
     weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (folder / "model-00001-of-00002.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match="lacks 1 of 2 files of weights: model-00002-of-00002.safetensors"):
+    with pytest.raises(ModelError, match=r"lacks 1 of 2 files of weights: model-00002-of-00002.safetensors"):
         find(folder)
 
 
 def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"as a pickle only \(pytorch_model.bin\).*use_safetensors=False\).save_pretrained"):
+    with pytest.raises(
+        ModelError, match=r"as a pickle only \(pytorch_model.bin\).*use_safetensors=False\).save_pretrained"
+    ):
         find(folder)
 
 

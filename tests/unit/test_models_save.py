@@ -139,7 +139,7 @@ def test_code_that_comes_with_a_model_does_not_run_unasked(tmp_path: Path) -> No
     settings = save(load_model(TINY, dtype=torch.float32), tmp_path / "model")
     edit(tmp_path / "model", "config.json", model_type="theirs", auto_map={"AutoConfig": "code.Theirs"})
     (tmp_path / "model" / "code.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(ModelError, match="brings Python code of its own.*set model.trust_remote_code to true"):
+    with pytest.raises(ModelError, match=r"brings Python code of its own.*set model.trust_remote_code to true"):
         load_config(settings)
 
 
@@ -153,7 +153,7 @@ def test_unusable_files_are_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
         load_model(settings, dtype=torch.float32)
     (tmp_path / "model" / "config.json").write_text("{")
-    with pytest.raises(ModelError, match="config.json in .* cannot be used"):
+    with pytest.raises(ModelError, match=r"config.json in .* cannot be used"):
         load_model(settings, dtype=torch.float32)
 
 

@@ -137,19 +137,17 @@ def adapted(model: Any) -> Any:
 
 
 def test_checkpointing_with_frozen_inputs_gives_adapters_their_gradients() -> None:
-    found = []
-    for checkpointing in (False, True):
-        causal_lm = adapted(llama())
-        if checkpointing:
-            enable_activation_checkpointing(causal_lm)
-        model = ScoringModel(causal_lm)
-        calls: list[int] = []
-        causal_lm.get_base_model().model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
-        torch.manual_seed(1)
-        found.append(gradients(model, model(batch_of([A], [B])).logps_BL.sum()))
-        assert len(calls) == (2 if checkpointing else 1)
-    assert all(gradient.any() for gradient in found[0].values())
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    model = ScoringModel(adapted(llama()))
+    calls: list[int] = []
+    mlp = model.causal_lm.get_base_model().model.layers[0].mlp
+    mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    expected = gradients(model, model(batch_of([A], [B])).logps_BL.sum())
+    assert len(calls) == 1
+    assert all(gradient.any() for gradient in expected.values())
+    enable_activation_checkpointing(model.causal_lm)
+    found = gradients(model, model(batch_of([A], [B])).logps_BL.sum())
+    assert len(calls) == 3
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_activation_checkpointing_is_refused_where_there_is_none() -> None:
@@ -269,7 +267,9 @@ def test_router_load_is_the_same_packed_and_under_checkpointing() -> None:
     enable_activation_checkpointing(causal_lm)
     found = model(batch_of([A, B])).router
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(gradients(model, found.probabilities_E @ torch.arange(4.0)), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        gradients(model, found.probabilities_E @ torch.arange(4.0)), wanted, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_model_without_routers_cannot_tell_their_load() -> None:
@@ -299,3 +299,26 @@ def test_autocast_reaches_the_backbone_and_the_head() -> None:
     assert types == [torch.float32, torch.bfloat16]
     assert rounded.logps_BL.dtype == torch.float32
     torch.testing.assert_close(rounded.logps_BL, exact.logps_BL, rtol=0.05, atol=0.1)
+
+
+def test_adapters_beside_a_quantized_base_get_the_gradients_of_its_own_forward() -> None:
+    from transformers import BitsAndBytesConfig
+
+    from ftk.models.load import load_model
+    from ftk.models.settings import ModelSettings
+
+    base = load_model(
+        ModelSettings(id="ftk://tiny"),
+        dtype=torch.float32,
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
+    )
+    causal_lm = adapted(base).train()
+    assert type(base.model.layers[0].self_attn.o_proj).__name__ == "Linear4bit"
+    model = ScoringModel(causal_lm)
+    assert (model.head_note, model.packing_note) == (None, None)
+    batch = batch_of([A], [B])
+    found = gradients(model, model(batch).logps_BL.sum())
+    logps_BLV = torch.log_softmax(causal_lm(input_ids=batch.input_ids_BL).logits[:, :-1], -1)
+    logps_BL = logps_BLV.gather(2, batch.input_ids_BL[:, 1:, None])[..., 0]
+    expected = gradients(model, (logps_BL * batch.weights_BL[:, 1:]).sum())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -11,13 +11,7 @@ from ftk.evaluation.metrics.rouge_l import RougeL
 from ftk.evaluation.metrics.squad import F1, ExactMatchSquad
 
 Metric = Annotated[
-    ExactMatch
-    | ExactMatchSquad
-    | F1
-    | RougeL
-    | JsonValid
-    | JsonFields
-    | CustomMetric,
+    ExactMatch | ExactMatchSquad | F1 | RougeL | JsonValid | JsonFields | CustomMetric,
     ByName(),
 ]
 """How answers are judged; a plain word names it, and `my_module:my_metric` is a function of your own."""

@@ -42,7 +42,7 @@ class CustomMetric(Section):
         self, function: Callable[..., float | bool], number: int, answer: str, reference: str, row: Mapping[str, Any]
     ) -> float:
         try:
-            value = function(answer, reference, row)
+            value: object = function(answer, reference, row)
         except Exception as error:
             raise RunError(
                 f"metric {self.name} failed on evaluation row {number}: {type(error).__name__}: {error}"

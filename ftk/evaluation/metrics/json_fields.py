@@ -47,7 +47,7 @@ class JsonFields(Section):
         """
         expected = [_parsed_reference(text, number) for number, text in enumerate(references, start=1)]
         matches = [json_fields(*pair) for pair in zip(answers, expected, strict=True)]
-        scores = {self.name: [sum(match.values()) / len(match) for match in matches]}
+        scores: dict[str, list[float]] = {self.name: [sum(match.values()) / len(match) for match in matches]}
         for field in dict.fromkeys(field for match in matches for field in match):
             scores[f"{self.name}.{field}"] = [float(match.get(field, math.nan)) for match in matches]
         return scores
