@@ -40,7 +40,7 @@ def loss_metrics(
     """
     device = accelerator.device if accelerator is not None else next(model.parameters()).device
     sums = torch.zeros(3, dtype=torch.float64, device=device)
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for batch in batches:
             on_device = batch.to(device)
             sums += answer_sums(model(on_device), on_device)

@@ -24,9 +24,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append states of shape [B, H, L, D], and return all that are held."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
+        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
         end = start + key_states.shape[-2]
         buffers = self._with_room(key_states, value_states, start=start, end=end)
         for buffer, states in zip(buffers, (key_states, value_states), strict=True):

@@ -18,12 +18,12 @@ from ftk.runs.summary import comparison, print_comparison, print_sample
 from ftk.runs.training_data import TrainingData, read_training_data
 from ftk.runs.tuned_model import TunedModel, build_model
 from ftk.train.checkpoint import Checkpoints, latest
-from ftk.train.group import join_group
+from ftk.train.group import join_group, leave_group
 from ftk.train.loop import FitResult, count_total_steps, fit
 from ftk.train.observe import Observer
 from ftk.train.random_state import seed_everything
 from ftk.train.rehearse import find_micro_batch_size
-from ftk.train.shard import spread
+from ftk.train.shard import spread, unwrapped
 from ftk.train.step import Step
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
             told.append(f"uploaded to {push_to_hub(folder.model, recipe.output.push_to_hub)}")
         write_report(folder, answer, told)
         _show(answer, told, sample_answer(before, after))
-    accelerator.wait_for_everyone()
+    leave_group(accelerator)
     return answer
 
 
@@ -84,7 +84,7 @@ def _train(
     recipe = loaded.recipe
     training = recipe.training
     optimizer = training.optimizer.build(
-        model.named_parameters(), learning_rate=training.learning_rate, weight_decay=training.weight_decay
+        unwrapped(model).named_parameters(), learning_rate=training.learning_rate, weight_decay=training.weight_decay
     )
     objective = recipe.task.objective(router_loss_weight=tuned.router_loss_weight)
     batches = _batches(loaded, data, accelerator)

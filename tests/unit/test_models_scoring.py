@@ -214,6 +214,20 @@ def test_an_architecture_with_a_state_gets_its_documents_one_by_one() -> None:
     torch.testing.assert_close(one.logps_BL[0, 5:], alone.logps_BL[0, 1:])
 
 
+def test_packing_leak_a_mask_that_hides_borders_is_found_out_and_avoided() -> None:
+    causal_lm = llama()
+
+    def hide_borders(module: nn.Module, arguments: Any, named: dict[str, Any]) -> Any:
+        length = named["input_ids"].shape[1]
+        return arguments, {**named, "attention_mask": torch.ones(length, length, dtype=torch.bool).tril()[None, None]}
+
+    causal_lm.model.register_forward_pre_hook(hide_borders, with_kwargs=True)
+    model = ScoringModel(causal_lm)
+    assert model.packing_note is not None
+    one, other = model(batch_of([A, B, C])), model(batch_of([[40, 41, 42, 43], B, C]))
+    assert torch.equal(one.logps_BL[0, 4:], other.logps_BL[0, 4:])
+
+
 def test_flattened_rows_give_what_the_rows_give() -> None:
     """What kernels for rows of varying length get; their block mask is transformers' own to make from positions."""
     causal_lm = llama()

@@ -119,9 +119,6 @@ class Device:
     device = torch.device("meta")
     num_processes = 1
 
-    def reduce(self, value, how):
-        return torch.tensor(0.0) if not bool(self.failed) else torch.tensor(1.0)
-
 
 class Rows:
     def __init__(self, count: int, length: int = 10) -> None:
@@ -169,3 +166,19 @@ def test_the_rehearsal_takes_room_for_the_optimizer():
         (torch.optim.SGD([parameter], lr=1.0), 0),
     ):
         assert len(rehearse._room_for_states(optimizer)) == states
+
+
+def test_tensorboard_receives_the_figures(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from ftk.train.group import join_group
+    from ftk.train.trackers import Trackers
+
+    config = {"training": {"learning_rate": 0.1, "schedule": {"name": "cosine"}, "max_steps": None}}
+    trackers = Trackers(["tensorboard"], folder=tmp_path, config=config, accelerator=join_group("fp32"))
+    trackers.log({"loss": 0.5, "skipped": "no weight", "token_accuracy": None}, step=4)
+    trackers.close()
+    (folder,) = {path.parent for path in tmp_path.rglob("events.out.*") if path.parent.name == tmp_path.name}
+    events = EventAccumulator(str(folder)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(4, 0.5)]
