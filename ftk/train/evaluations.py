@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from ftk.core.interval import Interval
+from ftk.core.mode import evaluating
+from ftk.train import random_state
 from ftk.train.checkpoint import Checkpoints
-from ftk.train.evaluation_mode import evaluation_mode
 from ftk.train.observe import Observer
 from ftk.train.progress import Progress
 
@@ -47,7 +49,8 @@ class Evaluations:
         """Measure, unless this step's model has been measured already, and keep the model if it is the best."""
         if self.measure is None or progress.evaluated_step == progress.step:
             return
-        with evaluation_mode(model):
+        # No trace may stay: neither the mode nor a draw of random numbers.
+        with evaluating(model), random_state.kept(), torch.no_grad():
             figures = dict(self.measure())
         progress.evaluated_step, progress.evaluation = progress.step, figures
         observer.evaluation(figures, progress)

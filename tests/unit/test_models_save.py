@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 
 TINY = ModelSettings(id="ftk://tiny")
 IDS = torch.tensor([[1, 70, 80, 90, 300, 400]])
-TEMPLATE = "{% for m in messages %}  {{ m.content }}\t{% endfor %}\n\n{# é #}"
+TEMPLATE = "\n{% for m in messages %}  {{ m.content }}\t{% endfor %}\n\n{# é #}\n\n"
 
 
 def logits(model: Any) -> Tensor:
