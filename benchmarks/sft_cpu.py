@@ -94,8 +94,15 @@ def run(contender: str, folder: Path, arguments: argparse.Namespace) -> dict[str
 def measure(command: list[str], folder: Path) -> tuple[str, int]:
     """Standard output of a process, and its peak resident memory in bytes as the operating system counted it."""
     log = folder / "log.txt"
+    threads = json.loads((folder / "settings.json").read_text())["threads"]
     with log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
         assert process.stdout is not None
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 import yaml
-from ftk.models.load import load_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftk.data.batches import TrainBatches
@@ -14,6 +13,7 @@ from ftk.data.load import read_conversations
 from ftk.data.prepare import prepare
 from ftk.data.render import renderer_for
 from ftk.data.settings import DataSettings
+from ftk.models.load import load_tokenizer
 from ftk.models.settings import ModelSettings
 
 BATCH_SIZE, LEARNING_RATE, SEED = 8, 1e-3, 0

@@ -34,32 +34,53 @@ MONTHS = words("January February March April May June July August September Octo
 TRAIN = {
     "first": words(
         "Anna Ben Clara David Elena Felix Grace Hugo Irene Jonas Karin Louis Maria Nadia Oscar Paula Quentin "
-        "Rosa Samuel Teresa Ulrich Vera Walter Yusuf Zoe Amir Bianca Carlos Dora Emil Fatima George Hanna Ivan "
-        "Julia Kofi Linda Mateo Nora Omar Petra Ravi Sofia Tomas Ursula Victor Wendy Xavier Yara Simon Alice "
-        "Bruno Chloe Daniel Esther Frank Gloria Henry Ingrid Jakob"
+        "Rosa Samuel Teresa Ulrich Vera Walter Yusuf Zoe Amir Bianca Carlos Dora Emil Fatima George Hanna "
+        "Ivan Julia Kofi Linda Mateo Nora Omar Petra Ravi Sofia Tomas Ursula Victor Wendy Xavier Yara Simon "
+        "Alice Bruno Chloe Daniel Esther Frank Gloria Henry Ingrid Jakob Aisha Albert Andrea Antonio "
+        "Beatrice Bernard Camille Caspar Cecilia Diego Dominic Eduardo Elisa Enzo Eva Fabian Fiona Gabriel "
+        "Georgia Gustav Hector Helena Ibrahim Irma Jasmin Joel Judith Kamal Kira Lars Laura Leila Lorenzo "
+        "Lucas Magda Manuel Marek Martha Max Melanie Mina Monica Natalia Nikolai Noel Olivia Otto Pamela "
+        "Philip Priya Rafael Rebecca Robert Sandra Sebastian Selma Silvia Thea Theodor Valentin"
     ),
     "last": words(
-        "Bell Carter Dubois Evans Fischer Garcia Hansen Ibrahim Jensen Kowalski Lopez Moreau Novak Olsen Patel "
-        "Quinn Rossi Schmidt Tanaka Ueda Vargas Weber Young Zimmer Andersen Brown Cohen Diaz Engel Ferrari Green "
-        "Hughes Ivanova Johnson Khan Larsen Martin Nguyen Okafor Petrov Roberts Silva Taylor Ulman Vogel Walker "
-        "Yilmaz Adams Becker Costa Dahl Ericsson Foster Gruber Haddad Iversen Jones Keller Lindgren Mendes"
+        "Bell Carter Dubois Evans Fischer Garcia Hansen Ibrahim Jensen Kowalski Lopez Moreau Novak Olsen "
+        "Patel Quinn Rossi Schmidt Tanaka Ueda Vargas Weber Young Zimmer Andersen Brown Cohen Diaz Engel "
+        "Ferrari Green Hughes Ivanova Johnson Khan Larsen Martin Nguyen Okafor Petrov Roberts Silva Taylor "
+        "Ulman Vogel Walker Yilmaz Adams Becker Costa Dahl Ericsson Foster Gruber Haddad Iversen Jones "
+        "Keller Lindgren Mendes Aalto Acosta Albrecht Alvarez Amato Arnold Baker Baldwin Barbosa Berger "
+        "Blanc Brandt Bruno Byrne Cabrera Campbell Chandra Chen Collins Conti Cruz Curtis Dawson Doyle "
+        "Duarte Farkas Fernando Fox Franke Fuchs Gallo Gibson Gonzalez Graham Grant Haas Hall Harris Hoffman "
+        "Holm Howard Hunt Jankovic Kaya Kennedy King Klein Kovacs Kruger Lang Leclerc Lewis Lin Lund Malik "
+        "Marino Mason Meyer Molina Moore"
     ),
     "item": phrases(
         "desk lamps,copper kettles,wool blankets,garden chairs,paper lanterns,glass vases,steel bolts,"
-        "oak shelves,leather belts,silk scarves,coffee mugs,soup bowls,rubber boots,cotton towels,wall clocks,"
-        "door handles,paint brushes,tea pots,picture frames,water bottles,bread knives,cork boards,"
-        "kitchen scales,table mats,bath mats,bicycle pumps,light bulbs,office chairs,winter coats,straw hats,"
-        "flower pots,metal hooks,fishing rods,tennis balls,travel bags,alarm clocks,candle holders,canvas bags,"
-        "plastic crates,wooden spoons,notebooks,pencils,envelopes,umbrellas,pillows,mirrors,hammers,screwdrivers,"
-        "ladders,buckets,curtains,carpets,helmets,gloves,baskets,trays,whistles,batteries,headphones,keyboards,"
-        "cushions,toasters,printers,staplers"
+        "oak shelves,leather belts,silk scarves,coffee mugs,soup bowls,rubber boots,cotton towels,"
+        "wall clocks,door handles,paint brushes,tea pots,picture frames,water bottles,bread knives,"
+        "cork boards,kitchen scales,table mats,bath mats,bicycle pumps,light bulbs,office chairs,"
+        "winter coats,straw hats,flower pots,metal hooks,fishing rods,tennis balls,travel bags,alarm clocks,"
+        "candle holders,canvas bags,plastic crates,wooden spoons,notebooks,pencils,envelopes,umbrellas,"
+        "pillows,mirrors,hammers,screwdrivers,ladders,buckets,curtains,carpets,helmets,gloves,baskets,trays,"
+        "whistles,batteries,headphones,keyboards,cushions,toasters,printers,staplers,round tables,"
+        "folding knives,cotton shirts,linen shirts,steel pipes,copper pipes,oak tables,pine shelves,"
+        "leather wallets,leather gloves,paper cups,paper plates,glass jars,plastic cups,wool socks,"
+        "wool scarves,silk ties,linen curtains,brass bells,brass hinges,iron nails,roof tiles,floor lamps,"
+        "ceiling fans,hand towels,beach towels,running shoes,tennis rackets,chess boards,dog collars,"
+        "cat beds,bird cages,fish tanks,plant stands,seed trays,watering cans,garden hoses,lawn rakes,"
+        "snow shovels,ice trays,cake tins,baking sheets,salad bowls,wine racks,beer mugs,tea towels,"
+        "salt mills,spice racks,egg timers,photo albums,post cards,gift boxes,wall maps,desk fans,"
+        "file folders,rubber stamps,ink pens,chalk boards,white boards,tape rolls"
     ),
     "city": words(
         "Oslo Lisbon Vienna Dublin Madrid Prague Berlin Hamburg Lyon Geneva Milan Turin Porto Seville Bergen "
-        "Malmo Helsinki Tallinn Riga Vilnius Warsaw Krakow Budapest Bucharest Athens Ankara Izmir Cairo Tunis "
-        "Lagos Accra Nairobi Kampala Durban Mumbai Delhi Chennai Dhaka Bangkok Hanoi Manila Osaka Kyoto Seoul "
-        "Busan Sydney Perth Auckland Toronto Montreal Boston Chicago Denver Houston Seattle Lima Bogota Santiago "
-        "Havana"
+        "Malmo Helsinki Tallinn Riga Vilnius Warsaw Krakow Budapest Bucharest Athens Ankara Izmir Cairo "
+        "Tunis Lagos Accra Nairobi Kampala Durban Mumbai Delhi Chennai Dhaka Bangkok Hanoi Manila Osaka "
+        "Kyoto Seoul Busan Sydney Perth Auckland Toronto Montreal Boston Chicago Denver Houston Seattle Lima "
+        "Bogota Santiago Havana Aberdeen Adelaide Algiers Amman Amsterdam Atlanta Baku Baltimore Barcelona "
+        "Basel Beirut Belfast Belgrade Bern Birmingham Bologna Bordeaux Bremen Brisbane Bristol Brussels "
+        "Calgary Cologne Copenhagen Cork Dallas Dresden Essen Frankfurt Gdansk Genoa Ghent Graz Haifa Harare "
+        "Innsbruck Kabul Leeds Lille Linz Liverpool Ljubljana Luanda Lucerne Malaga Memphis Miami Minsk "
+        "Monaco Munich Nantes Nice Odessa Omaha Palermo Portland Reykjavik Salzburg Tampa Valencia"
     ),
     "frame": [
         "Please send {quantity} {item} to {customer} in {city} by {date}.",
@@ -122,9 +143,9 @@ UNSEEN = {
         "Parker Ramos Sato Turner Wagner"
     ),
     "item": phrases(
-        "bamboo stools,camping tents,ceramic tiles,folding tables,guitar strings,iron pans,jam jars,"
-        "laundry racks,maps,nylon ropes,phone cases,puzzle boxes,reading glasses,sewing needles,shower caps,"
-        "sun screens,tool kits,velvet ribbons,yoga straps,zip ties"
+        "bamboo stools,camping tents,ceramic jugs,hiking poles,guitar strings,frying pans,marble slabs,"
+        "laundry pegs,atlases,nylon ropes,phone cases,puzzle cubes,reading glasses,sewing needles,shower caps,"
+        "sun screens,tool kits,velvet ribbons,yoga straps,zip fasteners"
     ),
     "city": words(
         "Antwerp Bilbao Cardiff Dakar Edinburgh Florence Glasgow Jakarta Karachi Leipzig Marseille Naples Ottawa "

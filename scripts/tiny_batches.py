@@ -11,7 +11,7 @@ from tiny_english import Segment
 from transformers import PreTrainedTokenizerFast
 
 # Share of the tokens that each kind of text gets.
-SHARES = {"chat": 0.45, "plain": 0.05, "story": 0.05, "echo": 0.10, "code": 0.14, "infill": 0.05, "prose": 0.16}
+SHARES = {"chat": 0.50, "plain": 0.05, "story": 0.05, "echo": 0.06, "code": 0.14, "infill": 0.05, "prose": 0.15}
 WAITING_DOCUMENTS = 64
 
 

@@ -40,6 +40,9 @@ KINDS: dict[str, dict[str, Maker]] = {
     "painting": {"painting": thing, "painter": name, "museum": name, "year": number},
     "birth": {"child": name, "mother": name, "town": name, "born": iso_day, "weight": number},
     "walk": {"walker": name, "hill": name, "hours": number, "when": iso_day, "saw": thing},
+    "letter": {"writer": name, "reader": name, "pages": number, "town": name, "sent": iso_day},
+    "game": {"winner": name, "loser": name, "points": number, "place": name, "played": iso_day},
+    "sighting": {"watcher": name, "count": number, "seen": thing, "near": name, "when": iso_day},
     "meeting": {"speaker": name, "about": thing, "room": number, "day": iso_day},
 }
 # Sentences that use every field of their kind, so that small words tell who, where and when.
@@ -67,6 +70,28 @@ SENTENCES = {
         "On {day} room {room} hears {speaker} on {about}.",
         "Come to room {room} on {day}: {speaker} will tell us of {about}.",
     ],
+    "letter": [
+        "{writer} wrote {reader} a letter of {pages} pages from {town} on {sent}.",
+        "On {sent} a letter left {town}: {pages} pages by {writer}, for {reader}.",
+        "{reader} got {pages} pages from {writer} of {town}, dated {sent}.",
+        "Dear {reader}, here are my {pages} pages. {town}, {sent}. Yours, {writer}",
+        "It was in {town}, on {sent}, that {writer} began the {pages} pages to {reader}.",
+    ],
+    "game": [
+        "{winner} beat {loser} by {points} points in {place} on {played}.",
+        "On {played} in {place}, {loser} lost to {winner} by {points}.",
+        "{place}, {played}: {winner} won against {loser}, {points} points ahead.",
+        "With {points} points more than {loser}, {winner} went home happy from {place} on {played}.",
+        "Nobody in {place} will forget {played}, when {loser} fell {points} points behind {winner}.",
+    ],
+    "sighting": [
+        "{watcher} saw {count} {seen} near {near} on {when}.",
+        "On {when}, close to {near}, {count} {seen} were counted by {watcher}.",
+        "Near {near} there were {count} {seen}, says {watcher}, who was there on {when}.",
+        "{count} {seen}: that is what {watcher} reports from {near} for {when}.",
+        "I, {watcher}, have seen {count} {seen} on {when} not far from {near}.",
+        "{when}, {near}, {count} {seen}, {watcher}.",
+    ],
     "ship": [
         "Captain {captain} brings the {ship} to {harbour} with {crew} men and a load of {cargo}.",
         "The {ship} lies in {harbour}, full of {cargo}; {captain} commands a crew of {crew}.",
@@ -89,13 +114,13 @@ Frame = Callable[[Record], str]
 def schema(rng: Rng) -> tuple[str, dict[str, Maker]]:
     """A kind and three to five of its fields in random order; every other kind is itself invented."""
     chance = rng.random()
-    if chance < 0.35:
+    if chance < 0.45:
         kind = rng.choice(sorted(SENTENCES))
         keys = list(KINDS[kind])
         if rng.random() < 0.4:
             rng.shuffle(keys)
         return kind, {key: KINDS[kind][key] for key in keys}
-    if chance < 0.6:
+    if chance < 0.65:
         kind, fields = rng.choice(sorted(KINDS.items()))
     else:
         makers: list[Maker] = [name, name, thing, thing, number, iso_day]

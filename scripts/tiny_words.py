@@ -57,16 +57,21 @@ def blend(rng: Rng) -> str:
     return first[: rng.randint(2, 4)] + second[-rng.randint(2, 5) :]
 
 
+def letters(rng: Rng) -> str:
+    """Three to eight letters in no order that a language would have: such words fall into the oddest tokens."""
+    return "".join(rng.choice("aabcdeefghiijklmnoopqrstuuvwxyz") for _ in range(rng.randint(3, 8)))
+
+
 def word(rng: Rng) -> str:
     """A word, mostly invented."""
-    kind = rng.random()
-    return syllables(rng) if kind < 0.4 else blend(rng) if kind < 0.85 else rng.choice(LIBRARY_WORDS)
+    maker = rng.choices([syllables, blend, letters], [0.4, 0.4, 0.1])[0]
+    return rng.choice(LIBRARY_WORDS) if rng.random() < 0.1 else maker(rng)
 
 
 def name(rng: Rng) -> str:
     """An invented name: one capitalised word, sometimes two."""
     first = word(rng).capitalize()
-    return f"{first} {word(rng).capitalize()}" if rng.random() < 0.4 else first
+    return f"{first} {word(rng).capitalize()}" if rng.random() < 0.5 else first
 
 
 def thing(rng: Rng) -> str:

@@ -18,7 +18,7 @@ import typer
 
 from ftk import __version__
 from ftk.cli.flags import RECIPE_FLAGS, as_overrides
-from ftk.cli.output import finish
+from ftk.cli.output import UsageError, finish
 
 Function = Callable[..., Mapping[str, object] | None]
 
@@ -49,8 +49,19 @@ def _call(words: list[str]) -> object:
     if not words or (chosen is not None and len(words) == 1 and _is_group(chosen)):
         words = [*words, "--help"]
     # Not command.main(), which has its own idea of how interruptions and closed pipes end.
-    with command.make_context("ftk", words) as context:
-        return command.invoke(context)
+    try:
+        with command.make_context("ftk", words) as context:
+            return command.invoke(context)
+    except typer.TyperException as error:
+        raise UsageError(error.format_message(), command=_reached(words)) from error
+
+
+def _reached(words: Sequence[str]) -> str:
+    """The command that the words get to, such as `ftk recipe copy`."""
+    reached = ["ftk", *(word for word in words[:1] if word in COMMANDS)]
+    if len(reached) > 1 and _is_group(reached[1]):
+        reached += [word for word in words[1:2] if word in _module(reached[1])["commands"]]
+    return " ".join(reached)
 
 
 def _application(chosen: str | None) -> typer.Typer:
@@ -64,7 +75,9 @@ def _application(chosen: str | None) -> typer.Typer:
             group = _plain_typer(help=line)
             group.callback()(_group)
             for sub_name, function in _module(name)["commands"].items():
-                group.command(sub_name)(prepared(function))
+                # Said, since what typer takes from the docstring by itself it cuts.
+                line_of = (inspect.getdoc(function) or "").partition("\n\n")[0]
+                group.command(sub_name, short_help=line_of)(prepared(function))
             app.add_typer(group, name=name)
         else:
             app.command(name)(prepared(_module(name)["command"]))

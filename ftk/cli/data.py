@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ftk.data.statistics import Statistics
     from ftk.runs.data import Preview
 
-RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe whose data is shown.")]
+RecipePath = Annotated[str, typer.Argument(help="The recipe whose data is shown.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help=OVERRIDES_HELP)]
 
 

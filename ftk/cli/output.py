@@ -6,12 +6,11 @@ failure that line is `{"error": {"type", "message", "place", "exit_code"}}`.
 """
 
 import json
-import math
 import os
 import select
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,19 @@ from typing import IO
 import typer
 
 from ftk.core.errors import ExitCode, FtkError
+from ftk.core.json_values import finite
 
 ANSWER_FILE = "FTK_ANSWER_FILE"
 """Variable that names a file for the answer, where another process of ftk started this one."""
+
+
+class UsageError(Exception):
+    """The words are none that `command` takes, such as `ftk recipe copy`."""
+
+    def __init__(self, message: str, *, command: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.command = command
 
 
 class Ended(Exception):
@@ -68,17 +77,7 @@ def finish(work: Callable[[], object], *, as_json: bool) -> int:
 
 def as_json_line(answer: object) -> str:
     """One line of strict JSON: what is not finite becomes null, what JSON does not know becomes text."""
-    return json.dumps(_finite(answer), allow_nan=False, ensure_ascii=False, default=str)
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+    return json.dumps(finite(answer), allow_nan=False, ensure_ascii=False, default=str)
 
 
 def _ending(work: Callable[[], object]) -> Ending:
@@ -91,9 +90,9 @@ def _ending(work: Callable[[], object]) -> Ending:
         return Ending(end.exit_code, end.answer)
     except FtkError as error:
         return _failed(type(error).__name__, error.message, error.place, error.exit_code, shown=str(error))
-    except typer.TyperException as error:
-        message = error.format_message()
-        return _failed("UsageError", message, None, ExitCode.INPUT, shown=f"{message}\nftk --help says what there is.")
+    except UsageError as error:
+        shown = f"{error.message}\n{error.command} --help says what there is."
+        return _failed("UsageError", error.message, None, ExitCode.INPUT, shown=shown)
     except (KeyboardInterrupt, typer.Abort):
         return _failed("Interrupted", "stopped by hand", None, ExitCode.INTERRUPTED, shown="Stopped by hand.")
     except BrokenPipeError:

@@ -39,6 +39,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
+def try_to_write(path: Path) -> None:
+    """Make sure that a file or folder `path` can be written, by another one in the nearest folder that exists.
+
+    A look at the permissions is not enough: root passes it on a read-only file system.
+
+    Raises:
+        OSError: it cannot.
+    """
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    probe = _sibling(folder / "can-write")
+    probe.touch()
+    probe.unlink()
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder so that no half of it can be seen under its name."""
     doomed = _sibling(path)

@@ -172,10 +172,3 @@ class BatchSource(Protocol):
         """The place in the data, as JSON values: the next step's, not one that was drawn ahead."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-class Generate(Protocol):
-    """Batched decoding, as evaluation uses it."""
-
-    def __call__(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[list[int]]:
-        """New tokens for each prompt, without the end token."""

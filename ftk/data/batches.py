@@ -3,6 +3,7 @@
 Shapes: N examples.
 """
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -129,10 +130,17 @@ class TrainBatches:
             rows = [row.tolist() for row in fullest[:num_rows]]
         return self._collate(rows[: self.rows_per_step])
 
+    @cached_property
+    def _contents(self) -> str:
+        """Tells rows or a template that were edited meanwhile; a checksum takes 0.1 s for 50 million tokens."""
+        parts = (self._examples.token_ids, self._examples.weights)
+        return "-".join(f"{zlib.crc32(np.ascontiguousarray(part).data):08x}" for part in parts)
+
     def _order_depends_on(self) -> dict[str, Any]:
         return {
             "num_examples": len(self._examples),
             "num_tokens": len(self._examples.token_ids),
+            "contents": self._contents,
             "seed": self._seed,
             "batch_size": self._batch_size,
             "batch_tokens": self._batch_tokens,

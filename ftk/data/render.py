@@ -213,6 +213,11 @@ def renderer_for(tokenizer: "PreTrainedTokenizerBase", *, chat_template: str | N
     """The renderer that a recipe asks for; `chat_template` is a shipped name, a Jinja file, or None for the model's.
 
     Raises:
-        DataError: no such template, or the model has none.
+        DataError: no such template, the model has none, or it fails on a plain question and answer.
     """
-    return Renderer(tokenizer, template_text(chat_template, tokenizer))
+    renderer = Renderer(tokenizer, template_text(chat_template, tokenizer))
+    try:
+        renderer.template.check()
+    except DataError as error:
+        raise DataError(error.message, place=chat_template or tokenizer.name_or_path or None) from error
+    return renderer

@@ -37,6 +37,8 @@ class SourceReader:
                 format = format_of(row) or _raise_no_format(row, place=f"{name}:{place}")
             self.format_name = format.name
             yield _conversation(row, format, self.source, row_number=place, name=name)
+        if self.format_name is None:
+            raise DataError("there are no rows", place=self.source.source)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.source.model_dump_json(exclude={"source", "weight"}).encode())

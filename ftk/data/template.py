@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SHIPPED_FOLDER = Path(__file__).parent / "templates"
+NAME_ANOTHER = "Name another in data.chat_template, shipped or a Jinja file"
 PROBE = "ftkprobe"
 """An answer that no template trims, splits or rewrites."""
 
@@ -91,6 +92,14 @@ class ChatTemplate:
         special = set(tokenizer.all_special_tokens) | {token.content for token in added if token.special}
         control = special | {token.content for token in added if not token.content.isspace()}
         return cls(text, special_tokens=tokenizer.special_tokens_map, control_tokens=control, special=special)
+
+    def check(self) -> None:
+        """Render a plain question and answer.
+
+        Raises:
+            DataError: the template fails on it, leaves the answer out, or does not end it.
+        """
+        self.ending  # noqa: B018
 
     def render(
         self,
@@ -170,8 +179,10 @@ class ChatTemplate:
             if PROBE in text:
                 return parts
         if failure is not None:
-            raise DataError(f"the chat template fails on a plain question and answer: {failure}") from failure
-        raise DataError("the chat template leaves the answer out of a plain question and answer")
+            raise DataError(
+                f"the chat template fails on a plain question and answer: {failure}. {NAME_ANOTHER}"
+            ) from failure
+        raise DataError(f"the chat template leaves the answer out of a plain question and answer. {NAME_ANOTHER}")
 
     @cached_property
     def _header(self) -> str:

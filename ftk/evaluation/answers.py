@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftk.core.errors import DataError
+from ftk.core.json_values import finite
 from ftk.evaluation.metrics import Metric
 from ftk.evaluation.metrics.custom import CustomMetric
 
@@ -30,7 +31,6 @@ class JudgedRow:
 
     def as_json(self, shots: int) -> str:
         """One line of an answers file."""
-        values = {name: None if math.isnan(value) else value for name, value in self.metrics.items()}
         record = {
             "source": self.source,
             "row": self.row,
@@ -39,9 +39,9 @@ class JudgedRow:
             "answer": self.answer,
             "reference": self.reference,
             "is_cut": self.is_cut,
-            "metrics": values,
+            "metrics": self.metrics,
         }
-        return json.dumps(record, ensure_ascii=False, allow_nan=False)
+        return json.dumps(finite(record), ensure_ascii=False, allow_nan=False)
 
 
 def check_metrics(metrics: Sequence[Metric], references: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> None:

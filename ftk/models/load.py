@@ -28,6 +28,8 @@ def load_tokenizer(settings: ModelSettings) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     except UNREADABLE as error:
+        # transformers picks the tokenizer by config.json, so the fault may lie there.
+        load_config(settings)
         raise ModelError(
             f"{folder} has no tokenizer that can be read ({_first_line(error)}). Expected tokenizer.json and "
             "tokenizer_config.json, as the model's authors publish them"
@@ -64,6 +66,7 @@ def load_model(
             attention kernel that it does not know, code of its own that the recipe does not trust.
         SetupError: a package is missing that the attention kernel or the quantized format needs.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     place = locate(settings)
@@ -89,6 +92,8 @@ def load_model(
         raise
     except (*UNREADABLE, RuntimeError) as error:
         raise ModelError(f"{place.name} cannot be loaded as a causal language model: {_first_line(error)}") from error
+    except SafetensorError as error:
+        raise _broken_weights(place.folder, error) from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ModelError(
@@ -123,6 +128,7 @@ def _config(place: ModelPlace, settings: ModelSettings) -> "PreTrainedConfig":
 
 def _with_adapter(model: Any, place: ModelPlace) -> "PeftModel":
     from peft import PeftConfig, PeftModel
+    from safetensors import SafetensorError
     from transformers import GenerationConfig
 
     folder = place.adapter_folder
@@ -139,6 +145,8 @@ def _with_adapter(model: Any, place: ModelPlace) -> "PeftModel":
             f"the adapter in {folder} does not fit its base {place.reference}: {_first_line(error)}. "
             f"The base is named in {ADAPTER_CONFIG}"
         ) from error
+    except SafetensorError as error:
+        raise _broken_weights(folder, error) from error
     if (folder / "generation_config.json").exists():  # type: ignore[operator]
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return cast("PeftModel", adapted)
@@ -160,6 +168,13 @@ def _attention(settings: ModelSettings, config: Any, *, dtype: torch.dtype, devi
     if is_flash_attn_3_available():
         return "flash_attention_3"
     return "flash_attention_2" if is_flash_attn_2_available() else None
+
+
+def _broken_weights(folder: object, error: BaseException) -> ModelError:
+    return ModelError(
+        f"the weights in {folder} cannot be read ({_first_line(error)}): a *.safetensors file is broken, or was not "
+        "copied or downloaded to its end. Get it again"
+    )
 
 
 def _first_line(error: BaseException) -> str:

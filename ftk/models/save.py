@@ -33,8 +33,6 @@ def save_model(
         chat_template: the template that rendered the training rows, kept byte for byte; None keeps the tokenizer's.
         state_dict: whole weights by the names of `causal_lm`, where its own are shards.
     """
-    from peft import PeftModel
-
     model: Any = causal_lm
     base: Any = base_model(causal_lm)
     options: dict[str, Any] = {}
@@ -44,7 +42,7 @@ def save_model(
             name: tensor for name, tensor in state_dict.items() if name not in base.all_tied_weights_keys
         }
     with atomic_folder(folder) as unfinished:
-        if isinstance(causal_lm, PeftModel):
+        if causal_lm is not base:
             _record_revision(causal_lm, base.config)
             # The base is not written, so whether its embeddings had to be need not be asked of the hub.
             model.save_pretrained(unfinished, save_embedding_layers=False, **options)

@@ -130,11 +130,13 @@ class ScoringModel(nn.Module):
         return base_model(self.causal_lm).config.get_text_config()  # type: ignore[operator,union-attr]
 
 
-def base_model(causal_lm: nn.Module) -> nn.Module:
+def base_model(causal_lm: Any) -> nn.Module:
     """The transformers model inside PEFT's wrapper, or the model itself."""
-    from peft import PeftModel
+    from transformers import PreTrainedModel
 
-    return causal_lm.get_base_model() if isinstance(causal_lm, PeftModel) else causal_lm
+    # Not by PEFT's class: importing PEFT takes two seconds, which full tuning need not wait for.
+    base: nn.Module = causal_lm if isinstance(causal_lm, PreTrainedModel) else causal_lm.get_base_model()
+    return base
 
 
 def _scored(batch: Batch) -> Tensor:

@@ -99,7 +99,7 @@ def token_scores(
     function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = score
     if torch.is_grad_enabled():
         # float16 needs the loss scale, which only the backward pass brings.
-        if not any(p.requires_grad for p in head.parameters()) and hidden_TD.dtype != torch.float16:
+        if not any(p.requires_grad for p in head.parameters()) and _computed(hidden_TD) != torch.float16:
             function = partial(_FrozenHead.apply, score)
         elif targets_T.numel() * vocabulary_size * 4 > budget.kept_bytes:
             function = partial(checkpoint, score, use_reentrant=False)
@@ -177,6 +177,12 @@ class _FrozenHead(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
         (slopes_CD,) = ctx.saved_tensors
         return None, (slopes_CD * gradients[0][:, None]).to(slopes_CD.dtype), None
+
+
+def _computed(hidden: Tensor) -> torch.dtype:
+    """The type in which the head multiplies: autocast's, where that is on, whatever the type of its input."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
 def _accumulated(logits: Tensor) -> torch.dtype:

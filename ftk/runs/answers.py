@@ -77,10 +77,8 @@ def evaluate_answers(
     references = [renderer.reference(row) for row in rows]
     columns = [row.columns for row in rows]
     groups = groups_by(by, columns) if by is not None else None
-    check_metrics(metrics, references, columns)
-    prompts = [renderer.render_prompt(row, shots=shots) for row in rows]
-    _check_lengths(prompts, rows, Decoder(causal_lm).max_positions, num_shots=len(shots))
-
+    positions = Decoder(causal_lm).max_positions
+    prompts = ask(renderer, rows, metrics=metrics, max_positions=positions, shots=shots, by=by)
     tokens = _generate(
         causal_lm,
         prompts,
@@ -119,6 +117,30 @@ def evaluate_answers(
     if answers_file is not None and (accelerator is None or accelerator.is_main_process):
         write_answers(answers_file, [answered])
     return answered
+
+
+def ask(
+    renderer: Renderer,
+    rows: Sequence[Conversation],
+    *,
+    metrics: Sequence[Metric],
+    max_positions: int | None,
+    shots: Sequence[Conversation] = (),
+    by: str | None = None,
+) -> list[list[int]]:
+    """The prompts of all rows, once it is known that their answers can be judged. Needs no model.
+
+    Raises:
+        DataError: a row has no answer, its prompt leaves no position for one, or a metric cannot judge it.
+        RecipeError: a metric's function does not exist.
+    """
+    columns = [row.columns for row in rows]
+    if by is not None:
+        groups_by(by, columns)
+    check_metrics(metrics, [renderer.reference(row) for row in rows], columns)
+    prompts = [renderer.render_prompt(row, shots=shots) for row in rows]
+    _check_lengths(prompts, rows, max_positions, num_shots=len(shots))
+    return prompts
 
 
 def write_answers(path: Path, answered: Sequence[Answered]) -> None:

@@ -17,6 +17,7 @@ from ftk.models.load import load_tokenizer
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.training_data import max_length_of
+from ftk.runs.trust import tell_of_code
 
 _UNBOUND = 2**31 - 1
 """Rows are rendered whole."""
@@ -120,6 +121,7 @@ def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
 
 
 def _renderer(recipe: Recipe) -> Renderer:
+    tell_of_code(recipe.model)
     return renderer_for(load_tokenizer(recipe.model), chat_template=recipe.data.chat_template)
 
 

@@ -36,12 +36,17 @@ def environment() -> dict[str, Any]:
         "git_revision": git_revision(Path(ftk.__file__).parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "packages": packages(),
         "num_cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "num_threads": torch.get_num_threads(),
         "memory_bytes": _memory_bytes(),
         "devices": devices(),
     }
+
+
+def packages() -> dict[str, str]:
+    """Versions of the installed ones among `PACKAGES`."""
+    return {name: version for name in PACKAGES if (version := _version(name)) is not None}
 
 
 def git_revision(folder: Path) -> str | None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftk.core.atomic import try_to_write
 from ftk.core.errors import RecipeError
-from ftk.core.types import Examples
+from ftk.core.types import Conversation, Examples
 from ftk.data.batches import evaluation_batches
 from ftk.data.cache import default_cache_folder
 from ftk.data.load import Conversations, read_conversations
@@ -20,8 +21,10 @@ from ftk.models.load import max_positions
 from ftk.models.scoring import ScoringModel
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
-from ftk.runs.answers import Answered, evaluate_answers, pick_rows, pick_shots, write_answers
+from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
+from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
+from ftk.runs.trust import tell_of_code
 
 TOKENS_PER_BATCH = 8192
 """Tokens of a forward pass over held-out rows, whose activations are not kept."""
@@ -82,6 +85,7 @@ class Evaluation:
         }
 
 
+@out_of_memory_told(USE_REMEDIES)
 def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation:
     """Measure a model on held-out rows.
 
@@ -96,15 +100,16 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     """
     start = time.perf_counter()
     recipe, is_bare = _recipe(request)
+    answers_file = _answers_file(request) if recipe.evaluation.metrics else None
+    tell_of_code(recipe.model, tell)
     model = load_ready_model(recipe.model, quantization=recipe.quantization)
     renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
     rows = read_conversations(recipe.data.eval, role="data.eval")
     examples = _examples(recipe, rows, renderer, _max_length(recipe, model, is_bare=is_bare), tell)
+    asked, shown = _questions(recipe, model, renderer, rows)
     losses = loss_metrics(ScoringModel(model.causal_lm), _batches(examples, model))
-    answered = _answers(recipe, model, renderer, rows, tell)
-    answers_file = None
-    if answered:
-        answers_file = Path(request.output) if request.output else _free_file(request.model)
+    answered = _answers(recipe, model, renderer, asked, shown, tell)
+    if answers_file is not None:
         write_answers(answers_file, answered)
     return Evaluation(losses, answered, len(examples), time.perf_counter() - start, answers_file)
 
@@ -204,14 +209,38 @@ def _batches(examples: Examples, model: ReadyModel) -> Sequence[Any]:
     return evaluation_batches(examples, rows_per_batch=rows_per_batch, pad_token_id=model.pad_token_id)
 
 
-def _answers(
-    recipe: Recipe, model: ReadyModel, renderer: Renderer, rows: Conversations, tell: Callable[[str], None]
-) -> tuple[Answered, ...]:
+Shown = Mapping[int, Sequence[Conversation]]
+"""Examples that stand in the prompt, by their number."""
+
+
+def _questions(
+    recipe: Recipe, model: ReadyModel, renderer: Renderer, rows: Conversations
+) -> tuple[Sequence[Conversation], Shown]:
+    """The rows that are asked, and the examples shown; that they can be asked and judged is found out first."""
     settings = recipe.evaluation
     if not settings.metrics:
-        return ()
+        return [], {}
     asked = pick_rows(rows, settings.max_rows)
     train_rows = read_conversations(recipe.data.train, role="data.train") if any(settings.shots) else []
+    shown = {
+        number: pick_shots(train_rows, number, seed=recipe.seed, without=asked) if number else []
+        for number in settings.shots
+    }
+    positions = max_positions(model.causal_lm.config)
+    for shots in shown.values():
+        ask(renderer, asked, metrics=settings.metrics, max_positions=positions, shots=shots, by=settings.by)
+    return asked, shown
+
+
+def _answers(
+    recipe: Recipe,
+    model: ReadyModel,
+    renderer: Renderer,
+    asked: Sequence[Conversation],
+    shown: Shown,
+    tell: Callable[[str], None],
+) -> tuple[Answered, ...]:
+    settings = recipe.evaluation
     return tuple(
         evaluate_answers(
             model.causal_lm,
@@ -220,12 +249,26 @@ def _answers(
             metrics=settings.metrics,
             max_new_tokens=settings.max_new_tokens,
             pad_token_id=model.pad_token_id,
-            shots=pick_shots(train_rows, num_shots, seed=recipe.seed, without=asked) if num_shots else (),
+            shots=shots,
             by=settings.by,
             tell=lambda sentence, num_shots=num_shots: tell(f"with {num_shots} examples: {sentence}"),  # type: ignore[misc]
         )
-        for num_shots in dict.fromkeys(settings.shots)
+        for num_shots, shots in shown.items()
     )
+
+
+def _answers_file(request: EvalRequest) -> Path:
+    """Where answers go, which is found out before the long work of generating them.
+
+    Raises:
+        RecipeError: nothing can be written there.
+    """
+    path = Path(request.output).expanduser() if request.output else _free_file(request.model)
+    try:
+        try_to_write(path)
+    except OSError as error:
+        raise RecipeError(f"the answers cannot be written: {error.strerror or error}", place=str(path)) from error
+    return path
 
 
 def _free_file(model: str) -> Path:

@@ -1,7 +1,8 @@
 """`ftk train`: data, model, tuning, measure, loop, measure, report."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ from ftk.data.batches import TrainBatches
 from ftk.recipe.load import LoadedRecipe
 from ftk.runs.environment import environment
 from ftk.runs.folder import RunFolder, choose_folder
-from ftk.runs.measure import Measure, sample_answer
-from ftk.runs.publish import Publisher, push_to_hub
+from ftk.runs.measure import Measure, check_questions, sample_answer
+from ftk.runs.out_of_memory import TRAIN_REMEDIES, out_of_memory_told
+from ftk.runs.publish import Publisher, check_push, push_to_hub
 from ftk.runs.quiet import quieten
 from ftk.runs.report import result_object, sentences, write_report
 from ftk.runs.summary import comparison, print_comparison, print_sample
 from ftk.runs.training_data import TrainingData, read_training_data
+from ftk.runs.trust import tell_of_code
 from ftk.runs.tuned_model import TunedModel, build_model
 from ftk.train.checkpoint import Checkpoints, latest
 from ftk.train.group import join_group, leave_group
@@ -24,13 +27,17 @@ from ftk.train.observe import Observer
 from ftk.train.random_state import seed_everything
 from ftk.train.rehearse import find_micro_batch_size
 from ftk.train.shard import spread, unwrapped
+from ftk.train.signals import stopping_at_once
 from ftk.train.step import Step
+from ftk.train.trackers import check_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
 
+@stopping_at_once()
+@out_of_memory_told(TRAIN_REMEDIES)
 def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False) -> dict[str, Any]:
     """Train as a recipe says, in this process's group, and measure before and after; what `ftk train --json` prints.
 
@@ -38,36 +45,42 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
         FtkError: the input is wrong (nothing is written then), the environment lacks something, or the run failed.
     """
     recipe = loaded.recipe
+    if recipe.output.push_to_hub:
+        check_push(recipe.output.push_to_hub)
+    check_trackers(recipe.training.trackers)
     quieten()
     accelerator = join_group(recipe.training.precision)
     say = _voice(accelerator)
+    tell_of_code(recipe.model, say)
     with accelerator.main_process_first():
         data = read_training_data(recipe)
+    check_questions(recipe, data)
     # Adapters start from the same draws on every process.
     seed_everything(recipe.seed)
     tuned = build_model(recipe, accelerator)
-    folder = _open_folder(loaded, accelerator, resume=resume, fresh=fresh)
-    for line in [*_about(folder), tuned.line(), *data.lines()]:
-        say(line)
-    for advice in [*loaded.advice, *loaded.advice_on_rows(len(data.train))]:
-        say(f"advice {advice}")
+    with _run_folder(loaded, accelerator, resume=resume, fresh=fresh) as folder:
+        for line in [*_about(folder), *tuned.lines(packs=recipe.data.packing), *data.lines()]:
+            say(line)
+        for advice in [*loaded.advice, *loaded.advice_on_rows(len(data.train))]:
+            say(f"advice {advice}")
 
-    measure = Measure(recipe, data, tuned, folder, accelerator, say)
-    before = measure.before()
-    model = spread(tuned.scoring, accelerator, strategy=recipe.parallel.strategy, compile=recipe.training.compile)
-    publisher = Publisher(loaded, data, tuned, model, accelerator)
-    result = _train(loaded, data, tuned, model, folder, accelerator, measure, publisher)
-    after = measure.after(model)
-    publisher.write(folder.model, before.metrics, after.metrics)
+        measure = Measure(recipe, data, tuned, folder, accelerator, say)
+        before = measure.before()
+        model = spread(tuned.scoring, accelerator, strategy=recipe.parallel.strategy, compile=recipe.training.compile)
+        publisher = Publisher(loaded, data, tuned, model, accelerator)
+        result = _train(loaded, data, tuned, model, folder, accelerator, measure, publisher)
+        after = measure.after(model)
+        publisher.write(folder.model, before.metrics, after.metrics)
 
-    answer = result_object(folder, result, before, after)
-    if accelerator.is_main_process:
-        told = sentences(folder, result, measure.forgetting(before, after))
-        if recipe.output.push_to_hub:
-            told.append(f"uploaded to {push_to_hub(folder.model, recipe.output.push_to_hub)}")
-        write_report(folder, answer, told)
-        _show(answer, told, sample_answer(before, after))
-    leave_group(accelerator)
+        answer = result_object(folder, result, before, after)
+        if accelerator.is_main_process:
+            told = sentences(folder, result, measure.forgetting(before, after))
+            if recipe.output.push_to_hub:
+                # Before the report, with which a run is finished: the same command then tries again.
+                told.append(f"uploaded to {push_to_hub(folder.model, recipe.output.push_to_hub)}")
+            write_report(folder, answer, told)
+            _show(answer, told, sample_answer(before, after))
+        leave_group(accelerator)
     return answer
 
 
@@ -151,19 +164,22 @@ def _batches(loaded: LoadedRecipe, data: TrainingData, accelerator: "Accelerator
     )
 
 
-def _open_folder(loaded: LoadedRecipe, accelerator: "Accelerator", *, resume: bool, fresh: bool) -> RunFolder:
-    """Choose the run's folder on the first process, and begin it; the others follow."""
+@contextmanager
+def _run_folder(loaded: LoadedRecipe, accelerator: "Accelerator", *, resume: bool, fresh: bool) -> Iterator[RunFolder]:
+    """The run's folder, chosen, begun and held by the first process; the others follow."""
     from accelerate.utils import broadcast_object_list
 
     recipe = loaded.resolved()
     chosen: list[RunFolder | None] = [None]
-    if accelerator.is_main_process:
-        folder = choose_folder(Path(loaded.recipe.output.folder), recipe, resume=resume, fresh=fresh)
-        folder.begin(recipe, loaded.as_yaml(), environment())
-        chosen = [folder]
-    broadcast_object_list(chosen)
-    assert chosen[0] is not None
-    return chosen[0]
+    with ExitStack() as held:
+        if accelerator.is_main_process:
+            folder = choose_folder(Path(loaded.recipe.output.folder).expanduser(), recipe, resume=resume, fresh=fresh)
+            held.enter_context(folder.held())
+            folder.begin(recipe, loaded.as_yaml(), environment())
+            chosen = [folder]
+        broadcast_object_list(chosen)
+        assert chosen[0] is not None
+        yield chosen[0]
 
 
 def _about(folder: RunFolder) -> list[str]:

@@ -3,6 +3,7 @@
 Layout of a run folder:
     recipe.yaml, recipe.json   the resolved recipe, for people and for comparing
     environment.json           versions, hardware, git revision
+    lock.json                  which process trains here; locked while it does
     metrics.jsonl              one object a logged step
     evaluations/               figures and answers before and after
     checkpoints/               step-N and best
@@ -10,14 +11,17 @@ Layout of a run folder:
     report.json, report.md     what came of it
 """
 
+import fcntl
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftk.core.atomic import atomic_write
+from ftk.core.atomic import atomic_write, try_to_write
 from ftk.core.errors import RecipeError
 
 # What may change when a run goes on: none of it alters what was learned up to the checkpoint.
@@ -57,21 +61,46 @@ class RunFolder:
         return self.path / "evaluations"
 
     @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
     def is_finished(self) -> bool:
         return (self.path / "report.json").exists()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from training in it until leaving, or until this process ends.
+
+        Raises:
+            RecipeError: another process trains in it, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock.json").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise _not_writable(self.path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise RecipeError(
+                    f"a run is under way in {self.path} ({file.read().strip()}). Let it end, stop it, or start another "
+                    "one beside it with --fresh",
+                    place="output.folder",
+                ) from error
+            except OSError:
+                # Some network file systems have no locks; a run is worth more than the guard.
+                pass
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid()}))
+            file.flush()
+            yield
+
     def begin(self, recipe: Mapping[str, Any], recipe_yaml: str, environment: Mapping[str, Any]) -> None:
-        """Make the folder and write down what will run in it.
+        """Write down what will run in the folder.
 
         Raises:
             RecipeError: the folder cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             atomic_write(self.path / "recipe.yaml", recipe_yaml)
             atomic_write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
             atomic_write(self.path / "recipe.json", json.dumps(recipe, indent=2) + "\n")
@@ -172,10 +201,7 @@ def _check_writable(wanted: Path) -> None:
         raise RecipeError(f"{parent} is a file, so {wanted} cannot be made in it", place="output.folder")
     folder = parent if parent.is_dir() else parent.parent
     try:
-        # A look at the permissions is not enough: root passes it on a read-only file system.
-        probe = folder / f".ftk-can-write-{id(wanted)}"
-        probe.touch()
-        probe.unlink()
+        try_to_write(folder / wanted.name)
     except OSError as error:
         raise _not_writable(wanted, error) from error
 

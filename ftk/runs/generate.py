@@ -14,7 +14,9 @@ from ftk.models.load import max_positions
 from ftk.models.settings import ModelSettings
 from ftk.recipe.load import load_recipe
 from ftk.runs.answers import end_token_ids, named_end_token_ids
+from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
+from ftk.runs.trust import tell_of_code
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Reply:
 class Speaker:
     """A model that answers."""
 
+    @out_of_memory_told(USE_REMEDIES)
     def __init__(self, model: str, *, revision: str | None = None, chat_template: str | None = None) -> None:
         """Load it; a run folder brings the quantization and template that it was trained with.
 
@@ -68,9 +71,11 @@ class Speaker:
             ModelError: there is no such model, or it cannot be used.
             RecipeError: the run's recipe cannot be read.
         """
-        settings = ModelSettings(id=model, revision=revision)
         own = recipe_beside(model)
         recipe = load_recipe(str(own)).recipe if own is not None else None
+        trusted = recipe is not None and recipe.model.trust_remote_code
+        settings = ModelSettings(id=model, revision=revision, trust_remote_code=trusted)
+        tell_of_code(settings)
         self._name = model
         self._chat_template = chat_template
         self._ready: ReadyModel = load_ready_model(settings, quantization=recipe.quantization if recipe else None)
@@ -108,6 +113,7 @@ class Speaker:
             )
         return renderer_for(tokenizer, chat_template=self._chat_template)
 
+    @out_of_memory_told(USE_REMEDIES)
     def _reply(
         self,
         prompt: Sequence[int],

@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import torch
 from torch import nn
 
 from ftk.core.atomic import atomic_write
+from ftk.core.json_values import finite
 from ftk.core.types import Batch
 from ftk.data.batches import evaluation_batches
 from ftk.evaluation.retention import forgetting, general_text_batches
 from ftk.evaluation.score import loss_metrics
+from ftk.models.load import load_config, max_positions
 from ftk.recipe.schema import Recipe
-from ftk.runs.answers import evaluate_answers, pick_rows, pick_shots
+from ftk.runs.answers import ask, evaluate_answers, pick_rows, pick_shots
 from ftk.runs.folder import RunFolder
 from ftk.runs.summary import SampleAnswer
 from ftk.runs.training_data import TrainingData
@@ -41,12 +44,36 @@ class Figures:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps({"metrics": self.metrics, "sample": self.sample}, indent=2) + "\n")
+        values = finite({"metrics": self.metrics, "sample": self.sample})
+        atomic_write(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        return cls(saved["metrics"], tuple(saved["sample"]) if saved["sample"] else None)
+        # Without those that were no number.
+        metrics = {name: value for name, value in saved["metrics"].items() if value is not None}
+        return cls(metrics, tuple(saved["sample"]) if saved["sample"] else None)
+
+
+def check_questions(recipe: Recipe, data: TrainingData) -> None:
+    """Find out, before anything is written or learned, that the held-out rows can be asked and judged.
+
+    Raises:
+        DataError, RecipeError: they cannot.
+    """
+    settings = recipe.evaluation
+    if data.eval_rows is None or not settings.metrics:
+        return
+    rows = pick_rows(data.eval_rows, settings.max_rows)
+    for number in sorted({0, *(settings.shots if settings.before else ())}):
+        ask(
+            data.renderer,
+            rows,
+            metrics=settings.metrics,
+            max_positions=max_positions(load_config(recipe.model)),
+            shots=pick_shots(data.train_rows, number, seed=recipe.seed, without=rows) if number else (),
+            by=settings.by,
+        )
 
 
 class Measure:
@@ -62,6 +89,7 @@ class Measure:
         say: Callable[[str], None],
     ) -> None:
         self._settings = recipe.evaluation
+        self._is_compiled = recipe.training.compile
         self._seed = recipe.seed
         self._data = data
         self._tuned = tuned
@@ -118,7 +146,9 @@ class Measure:
         assert data.eval_rows is not None
         rows = pick_rows(data.eval_rows, self._settings.max_rows)
         suffix = f"@{num_shots}" if num_shots else ""
-        with self._accelerator.autocast():
+        # Caches grow by a position a token: compiled layers would be compiled again and again.
+        eagerly = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
+        with self._accelerator.autocast(), eagerly:
             answered = evaluate_answers(
                 self._tuned.causal_lm,
                 data.renderer,

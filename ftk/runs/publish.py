@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from ftk.core.errors import RunError, SetupError
+from ftk.core.errors import RecipeError, RunError, SetupError
 from ftk.models.save import save_model
 from ftk.recipe.load import LoadedRecipe
 from ftk.runs.card import model_card
-from ftk.runs.environment import environment
+from ftk.runs.environment import packages
 from ftk.runs.training_data import TrainingData
 from ftk.runs.tuned_model import TunedModel
 from ftk.train.shard import full_state_dict, is_sharded, unwrapped
@@ -69,27 +69,47 @@ class Publisher:
             recipe_yaml=self._loaded.as_yaml(),
             before=before,
             after=after,
-            versions=environment()["packages"],
+            versions=packages(),
         )
+
+
+def check_push(repository: str) -> None:
+    """Find out before hours of training what would keep the hub from taking the model.
+
+    Raises:
+        RecipeError: the hub knows no such names.
+        SetupError: there is no token for the hub.
+    """
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise RecipeError(
+            f"{repository} is no name of a hub repository, expected one such as me/my-model: {error}",
+            place="output.push_to_hub",
+        ) from error
+    if get_token() is None:
+        raise SetupError("output.push_to_hub needs a token: set HF_TOKEN, or log in with `hf auth login`")
 
 
 def push_to_hub(folder: Path, repository: str) -> str:
     """Upload a model folder; the address of what was uploaded.
 
     Raises:
-        SetupError: there is no token for the hub.
-        RunError: the hub refused.
+        RunError: the hub refused, or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi()
     try:
         api.create_repo(repository, exist_ok=True, private=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder))
-    except LocalTokenNotFoundError as error:
-        raise SetupError(
-            "output.push_to_hub needs a token: set HF_TOKEN. The model is saved all the same", place=str(folder)
-        ) from error
     except (HfHubHTTPError, OSError) as error:
-        raise RunError(f"the hub did not take {repository}: {error}. The model is saved", place=str(folder)) from error
+        raise RunError(
+            f"the hub did not take {repository}: {error}. The model is saved; the same command tries again",
+            place=str(folder),
+        ) from error

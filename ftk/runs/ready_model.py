@@ -10,6 +10,7 @@ from ftk.models.load import load_model, load_tokenizer
 from ftk.models.settings import ModelSettings
 from ftk.quantization import Quantization
 from ftk.runs.quiet import quieten
+from ftk.train.group import best_device
 from ftk.train.precision import FROZEN_DTYPES, resolve_precision
 
 if TYPE_CHECKING:
@@ -47,13 +48,6 @@ def load_ready_model(settings: ModelSettings, *, quantization: Quantization | No
     quantized = quantization.loading_config(dtype) if quantization is not None else None
     model = load_model(settings, dtype=dtype, device=device, quantization_config=quantized)
     return ReadyModel(model.eval(), tokenizer)
-
-
-def best_device() -> torch.device:
-    """The first accelerator that computes all that ftk does, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("xpu") if torch.xpu.is_available() else torch.device("cpu")
 
 
 def recipe_beside(model: str) -> Path | None:

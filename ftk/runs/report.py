@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftk.core.atomic import atomic_write
+from ftk.core.json_values import finite
 from ftk.runs.folder import RunFolder
 from ftk.runs.measure import Figures
 from ftk.runs.summary import comparison
@@ -66,4 +67,4 @@ def write_report(folder: RunFolder, answer: Mapping[str, Any], told: list[str]) 
         "",
     ]
     atomic_write(folder.path / "report.md", "\n".join(page))
-    atomic_write(folder.path / "report.json", json.dumps(answer, indent=2) + "\n")
+    atomic_write(folder.path / "report.json", json.dumps(finite(answer), indent=2, allow_nan=False) + "\n")

@@ -35,12 +35,12 @@ class TunedModel:
     def causal_lm(self) -> Any:
         return self.scoring.causal_lm
 
-    def line(self) -> str:
-        """What a person should know of the model."""
-        share = self.num_trained / self.num_parameters
-        return (
-            f"model  {self.place.name}: {self.num_parameters:,} parameters, {self.num_trained:,} trained ({share:.2%})"
-        )
+    def lines(self, *, packs: bool) -> list[str]:
+        """What a person should know of the model; `packs` tells whether rows will hold several documents."""
+        counts = f"{self.num_parameters:,} parameters, {self.num_trained:,} trained"
+        lines = [f"model  {self.place.name}: {counts} ({self.num_trained / self.num_parameters:.2%})"]
+        notes = (self.scoring.head_note, self.scoring.packing_note if packs else None)
+        return lines + [f"model  {note}" for note in notes if note is not None]
 
 
 def build_model(recipe: Recipe, accelerator: "Accelerator") -> TunedModel:
@@ -70,9 +70,12 @@ def build_model(recipe: Recipe, accelerator: "Accelerator") -> TunedModel:
     asked = recipe.task.router_loss_weight
     weight = own_weight if asked is None else asked
     parameters = list(model.parameters())
+    # What is proven must be what will run: flash attention takes float32 weights under autocast alone.
+    with accelerator.autocast():
+        scoring = ScoringModel(model, router=weight > 0)
     return TunedModel(
         place=locate(recipe.model),
-        scoring=ScoringModel(model, router=weight > 0),
+        scoring=scoring,
         num_parameters=sum(_count(parameter) for parameter in parameters),
         num_trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         router_loss_weight=own_weight,

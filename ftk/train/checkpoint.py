@@ -21,6 +21,7 @@ from torch import Tensor
 from ftk.core.atomic import atomic_folder, remove_folder, remove_leftovers
 from ftk.core.errors import RunError
 from ftk.core.interval import Interval
+from ftk.core.json_values import finite
 from ftk.train import random_state
 from ftk.train.progress import Progress
 from ftk.train.trained_state import TrainedState
@@ -121,7 +122,7 @@ class Checkpoints:
                     json.dumps(
                         {
                             "format": FORMAT,
-                            "progress": progress.to_json(),
+                            "progress": finite(progress.to_json()),
                             "batches": dict(place),
                             "optimizer_numbers": numbers,
                             "loss_scale": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,

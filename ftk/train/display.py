@@ -74,11 +74,15 @@ class Bar:
     def __init__(self, *, total_steps: int, first_step: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
         self._bar: RichProgress = Progress(
             BarColumn(bar_width=10),
-            TextColumn("{task.completed}/{task.total}  {task.description}"),
+            TextColumn("{task.completed}/{task.total}"),
             TimeRemainingColumn(compact=True),
+            # Last, and the one that gives way in a narrow terminal.
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            expand=True,
             console=Console(file=sys.stderr),
         )
         self._task = self._bar.add_task("", total=total_steps, completed=first_step)

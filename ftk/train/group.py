@@ -29,15 +29,22 @@ def join_group(precision: Literal["auto", "fp32", "bf16", "fp16"]) -> "Accelerat
 
     adopt_slurm()
     share_threads(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    has_device = torch.accelerator.is_available()
-    kind = torch.accelerator.current_accelerator() if has_device else None
-    resolved = resolve_precision(precision, kind or torch.device("cpu"))
+    device = best_device()
+    resolved = resolve_precision(precision, device)
     return Accelerator(
         mixed_precision="no" if resolved == "fp32" else resolved,
-        cpu=kind is None,
+        cpu=device.type == "cpu",
         # The others wait while the first process saves a large model or writes an evaluation.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
     )
+
+
+def best_device() -> torch.device:
+    """The accelerator that computes all that ftk does, else the CPU. Apple's has no float64, in which sums are kept."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if found is None or found.type == "mps":
+        return torch.device("cpu")
+    return torch.device(found.type, torch.accelerator.current_device_index())
 
 
 def leave_group(accelerator: "Accelerator") -> None:

@@ -1,13 +1,13 @@
 """Files of one JSON object a line, which grow with the run and are cut back when it resumes."""
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from ftk.core.atomic import atomic_write
+from ftk.core.json_values import finite
 
 
 class JsonLines:
@@ -51,7 +51,4 @@ def read_lines(path: Path, *, up_to_step: int | None = None) -> list[dict[str, A
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
-    }
-    return json.dumps(finite) + "\n"
+    return json.dumps(finite(record), allow_nan=False) + "\n"

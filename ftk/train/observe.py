@@ -1,5 +1,6 @@
 """What stays of a run and what is seen of it: metrics.jsonl, evaluations.jsonl, curves.png, progress, trackers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -111,7 +112,9 @@ class Observer:
         """Note an evaluation of the model as it is after `progress.step` steps."""
         if not self._is_main:
             return
-        record = {"step": progress.step, **metrics}
+        # As a resumed run reads them back: the verdict must be the same.
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        record = {"step": progress.step, **finite}
         self.evaluations.append(record)
         self._evaluations_file.write(record)
         self._trackers.log({f"eval_{name}": value for name, value in metrics.items()}, step=progress.step)

@@ -1,5 +1,6 @@
 """How far a run has come: plain numbers that a checkpoint keeps as JSON."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -45,8 +46,9 @@ class Progress:
 
         The lowest loss of all is kept in any case, however small the gain.
         """
-        is_lowest = self.best_loss is None or loss < self.best_loss
-        is_clear = self.best_loss is None or loss < self.best_loss - min_delta
+        # A loss that is no number compares as false with everything: as the best, it would stay it for ever.
+        best = math.inf if self.best_loss is None else self.best_loss
+        is_lowest, is_clear = loss < best, loss < best - min_delta
         self.num_since_best = 0 if is_clear else self.num_since_best + 1
         if is_lowest:
             self.best_loss, self.best_step = loss, self.step

@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -46,6 +48,24 @@ class StopRequest:
     def flags(self) -> tuple[float, float]:
         """Whether SIGTERM and SIGINT came, as numbers that processes can add up."""
         return float(signal.SIGTERM in self._received), float(signal.SIGINT in self._received)
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Around what a run does outside its steps: SIGTERM is an error there, which leaves files whole and is told.
+
+    Raises:
+        Stopped: on SIGTERM.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped("stopped by SIGTERM. The same command goes on from the last checkpoint, if there is one yet")
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def stop_error(flags: tuple[float, float], *, step: int) -> Stopped | Interrupted | None:

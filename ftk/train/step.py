@@ -168,8 +168,8 @@ class Step:
     def _gather(self, terms_M: Sequence[Terms], norm: Tensor) -> tuple[dict[str, float], Figures]:
         """All figures of the step, with one wait for the device and one exchange between processes."""
         names = [*terms_M[0].sums, *terms_M[0].observed]
-        flat = [_figure(value) for terms in terms_M for value in (*terms.sums.values(), *terms.observed.values())]
-        *values, grad_norm = torch.stack([*flat, _figure(norm)]).tolist()
+        flat = [value.double() for terms in terms_M for value in (*terms.sums.values(), *terms.observed.values())]
+        *values, grad_norm = torch.stack([*flat, norm.double()]).tolist()
         values_MK = [values[start : start + len(names)] for start in range(0, len(values), len(names))]
         local = [sum(column) for column in zip(*values_MK, strict=True)]
         *sums, terminated, interrupted = self._sum_over_processes([*local, *self._stop_flags()])
@@ -216,7 +216,3 @@ def _total(terms: Terms, weights: Mapping[str, float]) -> Tensor:
     """The loss of a micro-batch: its share of the step's. A term that weighs nothing keeps its place in the graph."""
     divided = [term / weights[name] if weights[name] else term * 0.0 for name, term in terms.sums.items()]
     return torch.stack(divided).sum() if len(divided) > 1 else divided[0]
-
-
-def _figure(value: Tensor) -> Tensor:
-    return value.detach().float() if value.device.type == "mps" else value.detach().double()

@@ -120,6 +120,21 @@ def test_half_precision_logits_are_summed_in_float32(
     torch.testing.assert_close(slopes(scores, *inputs), slopes(expected, *inputs), rtol=2e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["autocast", "stored"])
+def test_small_gradients_of_float16_survive_by_the_loss_scale(dtype: torch.dtype) -> None:
+    """A frozen head must not take gradients before the loss is scaled: those of improbable tokens would vanish."""
+    head = nn.Linear(1, 2, bias=False).requires_grad_(False)
+    head.weight.copy_(torch.tensor([[0.0], [-1.0]]))
+    head.to(dtype)
+    hidden_TD = torch.tensor([[18.0]], dtype=dtype, requires_grad=True)
+    scale = 2.0**16
+    with torch.autocast("cpu", dtype=torch.float16):
+        logps_T = token_scores(head, hidden_TD, torch.tensor([0]), vocabulary_size=2).logps_T
+    (slope_TD,) = torch.autograd.grad(logps_T.sum() * scale, hidden_TD)
+    # d/dh of -log(1 + exp(-h)) is 1.5e-8, and float16 has nothing between 0 and 6e-8.
+    assert slope_TD.item() / scale == pytest.approx(1 / (1 + math.exp(18)), rel=0.01)
+
+
 def test_a_head_that_keeps_its_logits_for_itself_is_not_corrupted(hidden_TD: Tensor, targets_T: Tensor) -> None:
     head = nn.Sequential(nn.Linear(D, V, dtype=torch.float64), nn.Tanh())
     scores = token_scores(head, hidden_TD.requires_grad_(), targets_T, vocabulary_size=V, budget=KEPT)

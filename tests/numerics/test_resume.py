@@ -151,6 +151,15 @@ def test_the_best_is_kept_and_early_stopping_stops(tmp_path):
     assert again.steps == 6
 
 
+def test_a_held_out_loss_that_is_no_number_is_never_the_best(tmp_path):
+    nan = float("nan")
+    result, _ = train(tmp_path, steps=4, evaluate_every=1, held_out=[nan, 3, 2, nan])
+    assert (result.best_step, result.best_loss) == (3, 2)
+    assert result.verdict.best_step == 3
+    assert [line["loss"] for line in lines(tmp_path, "evaluations.jsonl")] == [None, 3, 2, None]
+    assert "NaN" not in (tmp_path / "checkpoints" / "step-4" / "state.json").read_text()
+
+
 def test_the_rehearsal_leaves_no_trace(tmp_path, monkeypatch):
     """Weights, optimizer and draws of dropout are those of a run without a rehearsal."""
     _, wanted = train(tmp_path / "with", dropout=0.3)

@@ -171,6 +171,18 @@ def test_a_file_that_cannot_be_written(ftk_json, run_folder):
     assert "cannot be written" in found["error"]["message"]
 
 
+def test_out_of_memory_is_no_defect(ftk_json, model_folder, rows_file, monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("ftk.runs.evaluate.loss_metrics", fail)
+    monkeypatch.setattr("ftk.runs.generate.decode", fail)
+    for words in (["eval", model_folder, "--data", rows_file], ["generate", model_folder, "Hello"]):
+        answer = ftk_json(*words)
+        assert (answer["exit_code"], answer["error"]["type"]) == (4, "RunError"), words
+        assert "smaller model" in answer["error"]["message"]
+
+
 def test_two_evaluations_are_equal(run_folder):
     """Known bug 'evaluation in training mode': the model has attention dropout."""
     first, second = (evaluate(EvalRequest(str(run_folder)), tell=lambda sentence: None) for _ in range(2))

@@ -1,6 +1,7 @@
 """Runs that are killed, terminated or interrupted go on, and end bitwise where an undisturbed run ends."""
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import torch
 from run_ftk import Ftk, start_ftk
 from safetensors.torch import load_file
+
+from ftk.runs.measure import Measure
 
 LONG = ("training.max_steps=5000", "training.schedule=constant", "evaluation.metrics=[]", "evaluation.every=null")
 
@@ -58,6 +61,37 @@ def test_an_interrupted_run_ends_bitwise_where_an_undisturbed_one_does(
     expected = load_file(whole / "model" / "model.safetensors")
     for name, weight in load_file(run / "model" / "model.safetensors").items():
         assert torch.equal(weight, expected[name]), name
+
+
+@pytest.mark.parametrize("phase", ["before", "after"])
+def test_sigterm_outside_the_steps_is_told_and_the_run_goes_on(
+    recipe_file: Path, tmp_path: Path, ftk_json: Ftk, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    short = ("training.max_steps=2", "evaluation.metrics=[]")
+    with monkeypatch.context() as patched:
+        patched.setattr(Measure, phase, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        answer = ftk_json("train", recipe_file, *short)
+    assert (answer["exit_code"], answer["error"]["type"]) == (75, "Stopped")
+    assert "same command goes on" in answer["error"]["message"]
+    resumed = ftk_json("train", recipe_file, *short)
+    assert (resumed["run_folder"], resumed["steps"]) == (str(tmp_path / "run"), 2)
+    assert ("going on from step 2" in resumed["stderr"]) == (phase == "after")
+    assert [step for step, _ in losses_of(tmp_path / "run")] == [1, 2]
+
+
+def test_a_run_under_way_is_left_alone(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
+    """Two processes that take the same folder for an unfinished run would write over each other."""
+    process = start_ftk("train", recipe_file, *LONG)
+    wait_for_steps(tmp_path / "run", process)
+    answer = ftk_json("train", recipe_file, *LONG)
+    assert answer["exit_code"] == 2
+    assert f"a run is under way in {tmp_path / 'run'}" in answer["error"]["message"]
+    assert str(process.pid) in answer["error"]["message"]
+    beside = ftk_json("train", recipe_file, *LONG, "training.max_steps=1", "--fresh")
+    assert beside["run_folder"] == str(tmp_path / "run-2")
+    assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=60)
 
 
 def test_a_changed_recipe_is_refused_when_insisted_on(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:

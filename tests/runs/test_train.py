@@ -11,6 +11,8 @@ from run_ftk import NUM_ROWS, Ftk
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ftk.runs import answers
+
 STEPS = 6
 
 
@@ -133,6 +135,88 @@ def test_a_loss_that_is_not_finite_names_its_rows(recipe_file: Path, tmp_path: P
     assert "rows.jsonl:" in answer["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "place", ["ftk.train.step.Step.__call__", "ftk.models.load._attention", "ftk.runs.measure.loss_metrics"]
+)
+def test_out_of_memory_is_no_defect(
+    recipe_file: Path, ftk_json: Ftk, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(place, fail)
+    answer = ftk_json("train", recipe_file, "evaluation.metrics=[]")
+    assert answer["exit_code"] == 4
+    assert answer["error"]["type"] == "RunError"
+    assert "training.micro_batch_size" in answer["error"]["message"]
+    assert "Traceback" not in answer["stderr"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_generation_does_not_compile_anew_for_each_token(
+    recipe_file: Path, ftk_json: Ftk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[int] = []
+    own_compile, own_decode = torch.nn.Module.compile, answers.decode
+
+    def backend(graph: Any, _: Any) -> Any:
+        compiled.append(1)
+        return graph.forward
+
+    def decode(*arguments: Any, **rest: Any) -> Any:
+        before = len(compiled)
+        found = own_decode(*arguments, **rest)
+        assert len(compiled) == before
+        return found
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: own_compile(module, backend=backend))
+    monkeypatch.setattr(answers, "decode", decode)
+    answer = ftk_json("train", recipe_file, "training.compile=true", "training.max_steps=1")
+    assert answer["exit_code"] == 0, answer["stderr"]
+    assert compiled
+
+
+def test_a_failed_upload_is_tried_again_without_training(
+    recipe_file: Path, tmp_path: Path, ftk_json: Ftk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    uploaded: list[Path] = []
+
+    class Hub:
+        def create_repo(self, name: str, **_: Any) -> None:
+            if not uploaded:
+                uploaded.append(Path())
+                raise ConnectionError("no route")
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path) -> str:
+            uploaded.append(folder_path)
+            return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_secret")
+    words = ("train", recipe_file, "output.push_to_hub=me/orders", "evaluation.metrics=[]")
+    failed = ftk_json(*words)
+    assert (failed["exit_code"], failed["error"]["type"]) == (4, "RunError")
+    assert "no route" in failed["error"]["message"]
+    again = ftk_json(*words)
+    assert again["run_folder"] == str(tmp_path / "run")
+    assert "uploaded to https://hub/me/orders" in again["stderr"]
+    assert uploaded[1:] == [tmp_path / "run" / "model"]
+    assert len(lines_of(tmp_path / "run" / "metrics.jsonl")) == STEPS
+
+
+def test_what_the_hub_would_refuse_is_told_before_training(
+    recipe_file: Path, ftk_json: Ftk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    for name, code, message in (("my model", 2, "no name of a hub repository"), ("me/orders", 3, "HF_TOKEN")):
+        answer = ftk_json("train", recipe_file, f"output.push_to_hub={name}")
+        assert answer["exit_code"] == code
+        assert message in answer["error"]["message"]
+        assert "going on" not in answer["stderr"]
+
+
 def test_wrong_input_writes_nothing(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
     before = sorted(tmp_path.rglob("*"))
     for words in (
@@ -153,3 +237,16 @@ def test_wrong_input_writes_nothing(recipe_file: Path, tmp_path: Path, ftk_json:
 def test_perplexity_is_the_exponential_of_the_loss(recipe_file: Path, ftk_json: Ftk) -> None:
     after = ftk_json("train", recipe_file, "training.max_steps=1", "evaluation.metrics=[]")["evaluation"]["after"]
     assert after["perplexity"] == pytest.approx(math.exp(after["loss"]), rel=1e-9)
+
+
+def test_a_tilde_is_the_home_folder(
+    recipe_file: Path, tmp_path: Path, ftk_json: Ftk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a recipe no shell has put the home folder in its place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    answer = ftk_json("train", recipe_file, "training.max_steps=1", "evaluation.metrics=[]", "output.folder=~/run")
+    assert answer["run_folder"] == str(tmp_path / "home" / "run")
+    assert not (tmp_path / "~").exists()
+    again = ftk_json("eval", "~/run", "--metrics", "f1", "--max-new-tokens", 1, "--output", "~/answers.jsonl")
+    assert again["answers_file"] == str(tmp_path / "home" / "answers.jsonl")

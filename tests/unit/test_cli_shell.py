@@ -69,6 +69,19 @@ def test_version_and_no_words():
     assert "validate" in group.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "help"),
+    [(["generate"], "ftk generate"), (["recipe", "copy"], "ftk recipe copy"), (["recipe", "cpy"], "ftk recipe")],
+)
+def test_a_usage_error_names_the_help_of_its_command(words, help):
+    assert f"\n{help} --help says what there is.\n" in run(*words).stderr
+
+
+def test_help_of_a_group_is_not_cut():
+    for group in ("data", "recipe"):
+        assert "..." not in run(group, "--help").stdout.split("Commands:")[1]
+
+
 def test_unknown_command_is_a_usage_error():
     done = run("trian", "--json")
     assert done.returncode == 2

@@ -201,6 +201,10 @@ def test_resuming_on_other_data_is_refused_with_the_difference() -> None:
     with pytest.raises(DataError, match=r"num_examples was 53, now 2.*Start afresh"):
         train(examples_of([4, 5])).load_state_dict(state)
     train(micro_batch_size=1, num_processes=2).load_state_dict(state)
+    edited = examples_of(LENGTHS)
+    edited.token_ids[7] += 1
+    with pytest.raises(DataError, match=r"contents was .*Start afresh"):
+        train(edited).load_state_dict(state)
 
 
 def test_worst_batch_is_the_longest_that_can_come() -> None:

@@ -167,6 +167,7 @@ BAD_FILES = [
     ("r.json", b"[]", r"expected a list of objects"),
     ("r.csv", b"question,answer\nq,a\nq\n", r"r.csv:3: the row has 1 values and the header 2 columns"),
     ("r.csv", b'question,answer\nq,a\nq,"a\n', r"r.csv:3: the row is not CSV"),
+    ("r.csv", b"question,answer\n", r"r.csv: there are no rows"),
     ("r.csv", b"question,answer\nq,a\nq,\xff\n", r"r.csv:3: the line is not UTF-8"),
     ("r.parquet", b"nothing", r"r.parquet: the file is not Parquet"),
     ("r.xlsx", b"nothing", r"r.xlsx: a .xlsx file cannot be read, expected .jsonl"),

@@ -26,6 +26,7 @@ from ftk.evaluation.retention import forgetting, general_text, general_text_batc
 from ftk.evaluation.score import loss_metrics
 from ftk.models.scoring import ScoringModel
 from ftk.runs.answers import evaluate_answers, pick_rows, pick_shots
+from ftk.runs.measure import Figures
 
 LENGTHS = [4, 9, 17, 5, 30, 3, 12]
 
@@ -152,6 +153,13 @@ def test_general_loss_is_the_models_own():
             total += float(model(document[None], labels=document[None]).loss.double()) * (len(document) - 1)
             num += len(document) - 1
     assert found["loss"] == pytest.approx(total / num, rel=1e-5)
+
+
+def test_figures_that_are_no_numbers_are_kept_as_strict_json(tmp_path):
+    path = tmp_path / "before.json"
+    Figures({"loss": 1.5, "json_fields.city": math.nan, "perplexity": math.inf}).save(path)
+    assert "NaN" not in path.read_text()
+    assert Figures.load(path) == Figures({"loss": 1.5})
 
 
 def test_forgetting_is_a_rise_beyond_the_limit():

@@ -1,6 +1,7 @@
 """What is saved is what is loaded: logits, tied heads, adapters, template, generation settings."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftk.core.errors import ModelError, SetupError
 from ftk.models.load import load_config, load_model, load_tokenizer, max_positions
 from ftk.models.save import save_model
+from ftk.models.scoring import ScoringModel
 from ftk.models.settings import ModelSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -48,6 +51,34 @@ def test_tied_head_drift_reloaded_logits_are_equal(tmp_path: Path, dtype: torch.
     again = load_model(save(model, tmp_path / "model"), dtype=dtype)
     assert torch.equal(logits(model), logits(again))
     assert again.get_output_embeddings().weight is again.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["linear", "yarn", "llama3"])
+def test_rope_scaling_is_not_lost_at_save(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
+    """known_bugs: RoPE scaling lost at save. Positions far beyond the original context turn as they did."""
+    rope = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0}
+    if kind != "linear":
+        rope["original_max_position_embeddings"] = 64
+    if kind == "llama3":
+        rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=8192, max_position_embeddings=256, rope_parameters=rope, **sizes)
+    model = LlamaForCausalLM(config).to(dtype)
+    again = load_model(save(model, tmp_path / "model"), dtype=dtype)
+    plain = LlamaForCausalLM(LlamaConfig(vocab_size=8192, max_position_embeddings=256, **sizes))
+    found, expected = again.model.rotary_emb, LlamaForCausalLM(config).model.rotary_emb
+    assert torch.equal(found.inv_freq, expected.inv_freq)
+    assert found.attention_scaling == expected.attention_scaling
+    assert not torch.equal(found.inv_freq, plain.model.rotary_emb.inv_freq)
+
+
+def test_full_tuning_does_not_wait_for_peft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import takes two seconds."""
+    monkeypatch.setitem(sys.modules, "peft", None)
+    model = load_model(TINY, dtype=torch.float32)
+    ScoringModel(model)
+    save(model, tmp_path / "model")
 
 
 def test_whole_weights_can_stand_in_for_shards(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def test_signals_are_passed_on():
     timer.join()
 
 
+def test_an_accelerator_without_float64_is_passed_over(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 1)
+    for kind, expected in (("mps", "cpu"), ("cuda", "cuda:1"), ("xpu", "xpu:1")):
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda kind=kind: torch.device(kind))
+        assert str(group.best_device()) == expected
+
+
 def test_how_many_to_start(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert launch.processes_to_start("auto") == 1

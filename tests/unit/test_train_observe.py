@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 
 import pytest
@@ -49,6 +50,19 @@ def test_the_bar_shows_the_figures(capfd):
     shown = capfd.readouterr().err
     assert "held-out [loss] 2.0" in shown
     assert "3/10" in shown
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_the_bar_tells_the_time_left_in_a_terminal_of_any_width(capfd, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bar = Bar(total_steps=20_000, first_step=0)
+    bar.step({**RECORD, "step": 11_003, "tokens_per_second": 123_456.0})
+    bar.close()
+    last = [line for line in capfd.readouterr().err.splitlines() if "11003/20000" in line][-1]
+    assert re.search(r"\d:\d\d|--:--", last)
+    assert "loss 1.2500  lr 1.00e-03" in last
+    assert ("peak 1.00 GiB" in last) == (columns > 80)
 
 
 def test_durations():
