@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from ftk.runs.summary import figure
+
 
 def model_card(
     *,
@@ -32,7 +34,10 @@ def model_card(
     header += [f"license: {licence}"] if licence else []
     header += ["tags:", "- ftk", "---"]
     kind = "an adapter for" if is_adapter else "a finetuned version of"
-    figures = [f"| {metric} | {_cell(before.get(metric))} | {_cell(value)} |" for metric, value in after.items()]
+    figures = [
+        f"| {metric} | {figure(metric, before.get(metric))} | {figure(metric, value)} |"
+        for metric, value in after.items()
+    ]
     return "\n".join(
         [
             *header,
@@ -58,7 +63,3 @@ def model_card(
             "",
         ]
     )
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

@@ -27,8 +27,8 @@ def comparison(before: Mapping[str, float], after: Mapping[str, float]) -> list[
     names = [name for name in after if "@" not in name]
     rows = [heading]
     for name in names:
-        with_shots = (_figure(name, before.get(f"{name}@{count}")) for count in shots)
-        rows.append((name, _figure(name, before.get(name)), *with_shots, _figure(name, after[name])))
+        with_shots = (figure(name, before.get(f"{name}@{count}")) for count in shots)
+        rows.append((name, figure(name, before.get(name)), *with_shots, figure(name, after[name])))
     return rows
 
 
@@ -57,7 +57,8 @@ def print_sample(sample: SampleAnswer) -> None:
     print(f"  after     {_one_line(sample.after)}\n  reference {_one_line(sample.reference)}\n")
 
 
-def _figure(name: str, value: float | None) -> str:
+def figure(name: str, value: float | None) -> str:
+    """A metric as a person reads it: shares in percent, others with four digits, nothing where it was not measured."""
     if value is None:
         return ""
     return f"{value:.1%}" if PERCENT.match(name) else f"{value:.4g}"
