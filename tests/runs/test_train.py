@@ -250,3 +250,21 @@ def test_a_tilde_is_the_home_folder(
     assert not (tmp_path / "~").exists()
     again = ftk_json("eval", "~/run", "--metrics", "f1", "--max-new-tokens", 1, "--output", "~/answers.jsonl")
     assert again["answers_file"] == str(tmp_path / "home" / "answers.jsonl")
+
+
+def test_the_exported_model_stops_by_itself_on_a_trained_example(
+    recipe_file: Path, tmp_path: Path, ftk_json: Ftk
+) -> None:
+    """Known bug 'generation settings': it would run on if the exported settings named another end than the trained."""
+    row = tmp_path / "row.jsonl"
+    row.write_text('{"question": "Ready?", "answer": "Yes."}\n')
+    quick = ["training.max_steps=150", "training.schedule=constant", "checkpoint.every=null", "evaluation.metrics=[]"]
+    ftk_json("train", recipe_file, f"data.train={row}", "data.eval=null", "evaluation.every=null", *quick)
+    folder = tmp_path / "run" / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Ready?"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    answer = model.generate(**prompt, max_new_tokens=32)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer) == "Yes.<|im_end|>"
