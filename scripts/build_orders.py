@@ -131,6 +131,58 @@ TRAIN = {
         "Delivery on {date} in {city} of {quantity} {item} to {customer}.",
         "If you can, send {quantity} {item} to {customer}, {city}, before {date}.",
         "There is an order by {customer} for {quantity} {item} in {city}, date {date}.",
+        "Let us deliver {quantity} {item} to {customer} on {date}; the town is {city}.",
+        "Let the shop in {city} give {customer} {quantity} {item} on {date}.",
+        "Kindly note: {quantity} {item} for {customer}, {city}, {date}.",
+        "Kindly send to {city}, for {customer}, {quantity} {item} by {date}.",
+        "An email from {customer}: {quantity} {item} to {city}, please, by {date}.",
+        "A customer named {customer} in {city} wants {quantity} {item} on {date}.",
+        "This is an order: {customer}, {city}, {quantity} {item}, {date}.",
+        "Today we got an order for {quantity} {item} from {customer}, {city}, for {date}.",
+        "Yesterday {customer} asked for {quantity} {item}, to be sent to {city} by {date}.",
+        "Please pack {quantity} {item} for {city}. {customer} comes for them on {date}.",
+        "Please label the box {customer}, {city}: {quantity} {item}, going out on {date}.",
+        "Make it {quantity} {item} for {customer} on {date}, delivered in {city}.",
+        "Be quick: {customer} in {city} needs {quantity} {item} by {date}.",
+        "Hi, I am {customer}. Could you bring {quantity} {item} to {city} on {date}?",
+        "Hi, we are in {city} and need {quantity} {item} by {date}. Ask for {customer}.",
+        "Could I have {quantity} {item} on {date}? My name is {customer} and my town is {city}.",
+        "The factory in {city} wants {quantity} {item} by {date}; write to {customer}.",
+        "The next van to {city} takes {quantity} {item} for {customer} on {date}.",
+        "The order of {customer} is {quantity} {item}; the place is {city} and the day {date}.",
+        "Prepare for {date}: {customer} gets {quantity} {item} in {city}.",
+        "Before {date} someone has to take {quantity} {item} to {customer} in {city}.",
+        "After {date} it is too late for {customer} in {city}, who needs {quantity} {item}.",
+        "{customer}, {city}, ordered {quantity} {item} for {date}.",
+        "{customer}, our client in {city}, is to have {quantity} {item} by {date}.",
+        "{customer}, who lives in {city}, will buy {quantity} {item} on {date}.",
+        "{customer} has a stall in {city} and asks for {quantity} {item} on {date}.",
+        "{customer} hopes to get {quantity} {item} before {date}; {city} is the address.",
+        "{date} is when {quantity} {item} must reach {city}; {customer} will sign.",
+        "{date}: send {quantity} {item} to {customer}, {city}.",
+        "{city} again: {quantity} {item} for {customer}, this time on {date}.",
+        "{city} is where {customer} wants {quantity} {item} on {date}.",
+        "{quantity} {item} were ordered by {customer} for {city}, {date}.",
+        "{quantity} {item}, please, to {city} before {date}. Best wishes, {customer}.",
+        "I would like to order {quantity} {item} for {date}. I live in {city}. Yours, {customer}",
+        "I need {quantity} {item} by {date} in {city}, and my name is {customer}.",
+        "We have sold {quantity} {item} to {customer} in {city}; send them on {date}.",
+        "We are to bring {customer} {quantity} {item} on {date}, all the way to {city}.",
+        "They need {quantity} {item} in {city} on {date}, and {customer} pays.",
+        "Someone called {customer} wants {quantity} {item} in {city} on {date}.",
+        "Sir, please ship {quantity} {item} on {date} to {customer} in {city}.",
+        "Thanks for sending {quantity} {item} to {city} by {date}. Greetings, {customer}.",
+        "Do not forget the {quantity} {item} that {customer} wants in {city} on {date}.",
+        "Remember {customer} in {city}: {quantity} {item} on {date}.",
+        "Here is what {customer} of {city} ordered: {quantity} {item}, for {date}.",
+        "Customer {customer}, town {city}, {quantity} {item}, day {date}.",
+        "Request: {quantity} {item}. Place: {city}. Day: {date}. Name: {customer}.",
+        "Write down {quantity} {item} for {customer}; {date}, in {city}.",
+        "Take {quantity} {item} to {city} on {date} and hand them to {customer}.",
+        "Have {quantity} {item} ready on {date}: {customer} drives to {city} with them.",
+        "When {customer} is in {city} on {date}, {quantity} {item} should be there.",
+        "Tell the driver that {customer} in {city} gets {quantity} {item} on {date}.",
+        "Bring {customer} in {city} {quantity} {item} on {date}.",
     ],
 }
 UNSEEN = {
@@ -174,9 +226,14 @@ Values = dict[str, list[str]]
 
 
 def written(day: datetime.date, rng: random.Random) -> str:
-    """The day as a person writes it: 2026-03-14, 14 March 2026 or March 14, 2026."""
+    """The day as offices write it: 2026-03-04, 04 March 2026 or March 04, 2026."""
     month = MONTHS[day.month - 1]
-    forms = [day.isoformat(), day.isoformat(), f"{day.day} {month} {day.year}", f"{month} {day.day}, {day.year}"]
+    forms = [
+        day.isoformat(),
+        day.isoformat(),
+        f"{day.day:02d} {month} {day.year}",
+        f"{month} {day.day:02d}, {day.year}",
+    ]
     return rng.choice(forms)
 
 
