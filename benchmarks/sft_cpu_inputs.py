@@ -37,7 +37,6 @@ def main() -> None:
         "training": {
             "max_steps": arguments.steps,
             "batch_size": BATCH_SIZE,
-            "micro_batch_size": BATCH_SIZE,
             "learning_rate": LEARNING_RATE,
             "schedule": "constant",
             "precision": "fp32",

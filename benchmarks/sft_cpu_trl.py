@@ -1,11 +1,12 @@
 """One run of TRL's SFTTrainer for `sft_cpu.py`: same model, tokens, order and objective; prints one JSON line.
 
-Usage: python benchmarks/sft_cpu_trl.py FOLDER STEPS packing|padded
+Usage: python benchmarks/sft_cpu_trl.py FOLDER STEPS packing|padded [checkpointing]
 """
 
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ class CountingTrainer(SFTTrainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
 
-def main(folder: Path, steps: int, mode: str) -> None:
+def main(folder: Path, steps: int, choice: Sequence[str]) -> None:
     settings = json.loads((folder / "settings.json").read_text())
     torch.set_num_threads(settings["threads"])
     rows = Dataset.from_json(str(folder / "tokens.jsonl"), cache_dir=str(folder / "cache"))
@@ -52,10 +53,10 @@ def main(folder: Path, steps: int, mode: str) -> None:
         use_cpu=True,
         bf16=False,
         per_device_train_batch_size=settings["batch_size"],
-        gradient_checkpointing=False,
+        gradient_checkpointing="checkpointing" in choice,
         completion_only_loss=True,
         max_length=settings["max_length"],
-        packing=mode == "packing",
+        packing="packing" in choice,
         max_steps=steps,
         learning_rate=settings["learning_rate"],
         lr_scheduler_type="constant",
@@ -82,4 +83,4 @@ def main(folder: Path, steps: int, mode: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -35,7 +35,8 @@ class TrainBatches:
         *,
         batch_size: int,
         batch_tokens: int | None = None,
-        micro_batch_size: int,
+        micro_batch_size: int = 1,
+        micro_batch_tokens: int | None = None,
         packing: bool = False,
         max_length: int,
         pad_token_id: int,
@@ -49,13 +50,15 @@ class TrainBatches:
             batch_size: Examples an optimizer step, over all processes.
             batch_tokens: Real tokens a step instead: examples are drawn until the next would pass it.
             micro_batch_size: Rows a forward pass on each process; with packing a row holds several examples.
+            micro_batch_tokens: Tokens a forward pass instead, padding included; see `deal`.
             max_length: Tokens a packed row holds.
             source_weights: Weight of each of `examples.source_names`, as `PreparationReport` has it.
         """
         self._examples = examples
         self._batch_size = batch_size
         self._batch_tokens = batch_tokens
-        self.micro_batch_size = micro_batch_size
+        self._micro_batch_size = micro_batch_size
+        self.micro_batch_tokens = micro_batch_tokens
         """May be set at any time: it changes memory and speed, never the result."""
         self._capacity = max(max_length, int(examples.lengths_N.max())) if packing else None
         self._pad_token_id = pad_token_id
@@ -119,8 +122,16 @@ class TrainBatches:
             rows = len(self._rows(max(self._steps_of(0), key=lambda step: int(self._lengths_N[step].sum()))))
         return -(-rows // self._num_processes)
 
-    def worst_batch(self, num_rows: int) -> Batch:
-        """The micro-batch of at most `num_rows` rows that needs most memory, for a rehearsal."""
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest row that a forward pass may hold."""
+        return self._capacity or int(self._lengths_N.max())
+
+    def worst_batch(self, num_rows: int | None = None) -> Batch:
+        """The micro-batch of at most `num_rows` rows, by default as it is set, that needs most memory."""
+        if num_rows is None:
+            tokens = self.micro_batch_tokens
+            num_rows = self._micro_batch_size if tokens is None else max(1, tokens // self.longest_row)
         if self._capacity is None:
             longest = np.argsort(-self._lengths_N, kind="stable")
             rows = [[int(place)] for place in longest[:num_rows]]
@@ -177,7 +188,13 @@ class TrainBatches:
     def _micro_batches(self, members: NDArray[np.int64]) -> list[Batch]:
         rows = self._rows(members)
         lengths = np.array([self._lengths_N[row].sum() for row in rows])
-        dealt = deal(rows, lengths, rows_per_batch=self.micro_batch_size, num_processes=self._num_processes)
+        dealt = deal(
+            rows,
+            lengths,
+            rows_per_batch=self._micro_batch_size,
+            tokens_per_batch=self.micro_batch_tokens,
+            num_processes=self._num_processes,
+        )
         shortest = self._examples[int(members[np.argmin(self._lengths_N[members])])]
         return [self._collate(batch) if batch else idle_batch(shortest) for batch in dealt[self._process_index]]
 

@@ -25,7 +25,7 @@ from ftk.train.group import join_group, leave_group
 from ftk.train.loop import FitResult, count_total_steps, fit
 from ftk.train.observe import Observer
 from ftk.train.random_state import seed_everything
-from ftk.train.rehearse import find_micro_batch_size
+from ftk.train.rehearse import find_micro_batch_tokens
 from ftk.train.shard import spread, unwrapped
 from ftk.train.signals import stopping_at_once
 from ftk.train.step import Step
@@ -103,12 +103,13 @@ def _train(
     batches = _batches(loaded, data, accelerator)
     step = Step(model=model, objective=objective, optimizer=optimizer, accelerator=accelerator, max_grad_norm=None)
     if training.micro_batch_size == "auto":
-        batches.micro_batch_size = _resolved(folder) or find_micro_batch_size(
+        batches.micro_batch_tokens = _resolved(folder) or find_micro_batch_tokens(
             step.rehearse,
             batches.worst_batch,
             optimizer=optimizer,
             accelerator=accelerator,
             rows_per_step=batches.rows_per_step,
+            longest_row=batches.longest_row,
         )
     # Dropout draws anew on each process, from a state that does not depend on what was measured before.
     seed_everything(recipe.seed, process_index=accelerator.process_index)
@@ -129,7 +130,7 @@ def _train(
             every=recipe.checkpoint.every,
             keep=recipe.checkpoint.keep,
             write_best=publisher.write,
-            resolved={"micro_batch_size": batches.micro_batch_size},
+            resolved={"micro_batch_tokens": batches.micro_batch_tokens},
         ),
         observer=Observer(
             folder.path,
@@ -142,7 +143,7 @@ def _train(
         evaluate_every=recipe.evaluation.every,
         patience=stopping.patience if stopping else None,
         min_delta=stopping.min_delta if stopping else 0.0,
-        worst_batch=batches.worst_batch(batches.micro_batch_size),
+        worst_batch=batches.worst_batch(),
         describe_rows=lambda indices: _describe(data.train, indices),
     )
 
@@ -190,7 +191,7 @@ def _about(folder: RunFolder) -> list[str]:
 def _resolved(folder: RunFolder) -> int | None:
     """The micro-batch that the run began with, which a resumed one must keep to stay bitwise the same."""
     saved = latest(folder.checkpoints, lambda sentence: None)
-    return int(saved.resolved["micro_batch_size"]) if saved else None
+    return saved.resolved["micro_batch_tokens"] if saved else None
 
 
 def _describe(examples: Examples, indices: Sequence[int]) -> str:

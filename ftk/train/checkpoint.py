@@ -47,7 +47,7 @@ class Saved:
 
     @property
     def resolved(self) -> Mapping[str, Any]:
-        """What `auto` came to when the run began, such as `micro_batch_size`."""
+        """What `auto` came to when the run began, such as `micro_batch_tokens`."""
         return dict(self.state["resolved"])
 
 
@@ -86,7 +86,7 @@ class Checkpoints:
     ) -> None:
         """`write_best(folder)` writes the model as it is now; it is called on every process.
 
-        `resolved` are JSON values that a resumed run must take over, such as the micro-batch size that `auto` found.
+        `resolved` are JSON values that a resumed run must take over, such as the micro-batch that `auto` found.
         """
         self.folder = folder
         self._every = every

@@ -26,7 +26,8 @@ class Training(Section):
     micro_batch_size: Positive | Literal["auto"] = "auto"
     """Rows a forward pass, on each process. It changes memory and speed, never the result.
 
-    `auto` finds what fits on an accelerator; on a CPU it takes what runs fastest."""
+    `auto` finds how many tokens fit on an accelerator, so that short rows go together in greater number; on a CPU it
+    takes what runs fastest."""
     learning_rate: Annotated[float, Field(gt=0, lt=10)] = 2e-4
     """Peak learning rate. Customary: 1e-4 to 2e-4 for LoRA, 1e-5 to 2e-5 for full tuning."""
     optimizer: Optimizer = AdamW()

@@ -1,6 +1,7 @@
 """Optimizer steps: order, dealing, packing, resume, and batches for evaluation."""
 
 import json
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ from ftk.core.errors import DataError
 from ftk.core.types import Batch, Examples
 from ftk.data.batches import TrainBatches, evaluation_batches
 from ftk.data.collate import collate
+from ftk.data.deal import deal
 from ftk.data.order import epoch_order
 
 LENGTHS = [int(length) for length in np.random.default_rng(1).integers(4, 60, size=53)]
@@ -75,6 +77,33 @@ def test_steps_do_not_depend_on_processes_or_micro_batch(
         assert all(len(batch.input_ids_BL) <= micro_batch_size for batches in step for batch in batches)
         weight = sum(float(batch.weights_BL.sum()) for batches in step for batch in batches)
         assert weight == pytest.approx(sum(float(EXAMPLES[index].weights_L.sum()) for index in expected[number]))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("num_processes", [1, 2, 3, 8])
+@pytest.mark.parametrize("tokens", [1, 70, 130, 10_000])
+def test_a_micro_batch_of_tokens_holds_at_most_so_many_or_one_row(
+    packing: bool, num_processes: int, tokens: int
+) -> None:
+    parts = [
+        steps(train(micro_batch_tokens=tokens, packing=packing, process_index=process, num_processes=num_processes), 10)
+        for process in range(num_processes)
+    ]
+    for number, step in enumerate(zip(*parts, strict=True)):
+        assert len({len(micro_batches) for micro_batches in step}) == 1
+        batches = [batch for micro_batches in step for batch in micro_batches]
+        assert drawn(batches) == drawn(steps(train(), 10)[number])
+        most = max(tokens, *(batch.input_ids_BL.shape[1] for batch in batches))
+        assert all(batch.input_ids_BL.numel() <= most for batch in batches)
+
+
+def test_tokens_a_micro_batch_are_dealt_evenly_over_processes_and_passes() -> None:
+    lengths = np.array([30, 30, 20, 20, 10, 10], np.int64)
+    rows = list(range(6))
+    deal_tokens = partial(deal, rows, lengths, tokens_per_batch=1000)
+    assert deal_tokens(num_processes=1) == [[[0, 1, 2, 3, 4, 5]]]
+    assert deal_tokens(num_processes=2) == [[[0, 1]], [[2, 3, 4, 5]]]
+    assert deal(rows, lengths, tokens_per_batch=90, num_processes=1) == [[[0, 1], [2, 3, 4, 5]]]
 
 
 def test_a_process_without_rows_gets_one_of_weight_zero_with_real_tokens() -> None:
@@ -213,6 +242,9 @@ def test_worst_batch_is_the_longest_that_can_come() -> None:
     worst = source.worst_batch(3)
     assert worst.input_ids_BL.shape == (3, max(LENGTHS))
     assert worst.input_ids_BL.numel() >= widest
+    assert torch.equal(source.worst_batch().input_ids_BL, worst.input_ids_BL)
+    by_tokens = train(micro_batch_tokens=200)
+    assert by_tokens.worst_batch().input_ids_BL.shape == (200 // max(LENGTHS), max(LENGTHS))
     assert (source.rows_per_step, len(source.worst_batch(100).input_ids_BL)) == (8, 8)
     assert train(num_processes=3).rows_per_step == 3
     packed = train(packing=True)

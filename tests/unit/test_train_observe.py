@@ -147,29 +147,22 @@ def search(monkeypatch, *, room: int, rows_per_step: int) -> int:
         lambda run, batch, optimizer, accelerator: rehearse.fits(run, batch, optimizer=optimizer),
     )
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
-    return rehearse.find_micro_batch_size(
-        memory.run, Rows, optimizer=optimizer, accelerator=Device(), rows_per_step=rows_per_step
+    return rehearse.find_micro_batch_tokens(
+        memory.run, Rows, optimizer=optimizer, accelerator=Device(), rows_per_step=rows_per_step, longest_row=10
     )
 
 
 def test_auto_finds_what_fits(monkeypatch):
-    assert search(monkeypatch, room=100, rows_per_step=32) == 32
-    assert search(monkeypatch, room=9, rows_per_step=32) == 8
-    assert search(monkeypatch, room=9, rows_per_step=12) == 6
-    assert search(monkeypatch, room=1, rows_per_step=5) == 1
+    assert search(monkeypatch, room=100, rows_per_step=32) == 320
+    assert search(monkeypatch, room=9, rows_per_step=32) == 80
+    assert search(monkeypatch, room=9, rows_per_step=12) == 80
+    assert search(monkeypatch, room=1, rows_per_step=5) == 10
 
 
 def test_out_of_memory_says_what_to_lower(monkeypatch):
     with pytest.raises(Exception, match=r"1 rows of 10 tokens.*micro_batch_size.*activation_checkpointing") as caught:
         search(monkeypatch, room=0, rows_per_step=4)
     assert caught.value.exit_code == 4
-
-
-def test_the_rule_of_a_cpu():
-    assert rehearse.cpu_rows(128, 32) == 32
-    assert rehearse.cpu_rows(512, 32) == 8
-    assert rehearse.cpu_rows(9000, 32) == 1
-    assert rehearse.cpu_rows(410, 12) == 6
 
 
 def test_the_rehearsal_takes_room_for_the_optimizer():
