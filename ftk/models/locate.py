@@ -51,8 +51,16 @@ def locate(settings: ModelSettings) -> ModelPlace:
     """Find the model that a recipe or a command names; a hub id is downloaded where it is not yet.
 
     Raises:
-        ModelError: there is no such model, its weights are missing, incomplete or pickles, or its base is not found.
+        ModelError: there is no such model, its weights are missing, incomplete or pickles, or its base is not found; or
+            a revision is named of what has none.
     """
+    is_here = settings.id.startswith("ftk://") or Path(settings.id).expanduser().exists()
+    if settings.revision is not None and is_here:
+        raise ModelError(
+            f"{settings.id} does not come from the hub, so it has no revision {settings.revision}. Leave the revision "
+            "out, or name a hub id",
+            place="model.revision",
+        )
     return _locate(settings.id, revision=settings.revision, with_code=settings.trust_remote_code)
 
 

@@ -44,6 +44,12 @@ def test_an_unknown_shipped_model_lists_those_that_are() -> None:
         find("ftk://tinny")
 
 
+def test_a_revision_of_what_is_not_on_the_hub_is_refused(tmp_path: Path) -> None:
+    for name in ("ftk://tiny", str(tmp_path)):
+        with pytest.raises(ModelError, match="does not come from the hub, so it has no revision v2"):
+            locate(ModelSettings(id=name, revision="v2"))
+
+
 def test_a_folder_and_a_run_folder_are_found(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "run" / "model", card="---\nlicense: other\nlicense_name: mine\n---\n# Card")
     for name in (folder, folder.parent):
