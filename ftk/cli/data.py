@@ -54,7 +54,7 @@ commands = {"preview": preview, "stats": stats}
 def _print_preview(result: "Preview") -> None:
     from rich.console import Console
 
-    from ftk.data.show import LEGEND, coloured, plain
+    from ftk.data.show import LEGEND, coloured, parts, plain
 
     console = Console(soft_wrap=True, highlight=False)
     in_colour = console.is_terminal and not console.no_color
@@ -67,22 +67,34 @@ def _print_preview(result: "Preview") -> None:
     for row in result.rows:
         weights = ", ".join(f"{weight:g}" for weight in sorted({one.weight for one in row.stretches}))
         print(f"\n{row.place}: {row.num_tokens:,} tokens, {row.num_answer_tokens:,} of answers; weights {weights}")
-        if in_colour:
-            console.print(coloured(row.stretches))
-        else:
-            print(plain(row.stretches))
-    print(f"\n{result.report.prompt_weight_share:.1%} of the loss weight of these rows lies on prompts")
+        for name, part in parts(row.stretches):
+            if name:
+                print(f"── {name}")
+            if in_colour:
+                console.print(coloured(part))
+            else:
+                print(plain(part))
+    if result.report.kind == "conversations":
+        print(f"\n{result.report.prompt_weight_share:.1%} of the loss weight of these rows lies on prompts")
 
 
 def _print_statistics(name: str, part: "Statistics", max_length: int, truncation: str) -> None:
     from ftk.data.statistics import bars
 
+    share = f"; {part.prompt_weight_share:.1%} of the loss weight lies on prompts" if not part.completions else ""
     print(
-        f"\n{name}: {part.num_rows:,} rows, {part.num_tokens:,} tokens, of which {part.answer_share:.1%} are answers; "
-        f"{part.prompt_weight_share:.1%} of the loss weight lies on prompts"
+        f"\n{name}: {part.num_rows:,} rows, {part.num_tokens:,} tokens, of which {part.answer_share:.1%} are answers"
+        f"{share}"
     )
     print(f"tokens a row: {part.shortest:,} to {part.longest:,}, median {part.median:,}")
     for line in bars(part.histogram):
         print(f"  {line}")
+    for one in part.completions:
+        print(
+            f"{one.num_completions:,} {one.name} completions: {one.shortest:,} to {one.longest:,} tokens, median "
+            f"{one.median:,}"
+        )
+    if part.chosen_longer_share is not None:
+        print(f"the chosen completion is the longer one in {part.chosen_longer_share:.1%} of the pairs")
     print(f"{part.num_too_long:,} rows are longer than max_length {max_length:,} tokens (truncation: {truncation})")
     print(f"{part.num_duplicates:,} rows repeat an earlier one")

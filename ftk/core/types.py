@@ -4,12 +4,15 @@ Shapes: B rows, L positions, N examples, T tokens, E experts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, device
+
+REFERENCE_LOGPS = "reference_logps"
+"""The column of an example that the model gave as its training began, and not the data."""
 
 Message = dict[str, Any]
 """One turn as OpenAI writes it: `role`, `content`, and where there are any `tool_calls`, `name`, `train`."""
@@ -30,6 +33,25 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """One row of preference data, after its format was understood."""
+
+    prompt: tuple[Message, ...]
+    """What the completions answer to; ends before the first turn in which they differ."""
+    completions: tuple[tuple[Message, ...], ...]
+    """Chosen and rejected, in this order; or one completion by itself, of which `desirable` tells the worth."""
+    desirable: bool | None
+    """Whether a completion by itself is wanted; None for a pair."""
+    row: int
+    """Number of the row in its source, from 1."""
+    source: str
+    """The file or data set it came from, as errors name it."""
+    columns: Mapping[str, Any]
+    """All columns of the row as read."""
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One row as the model sees it."""
 
@@ -40,6 +62,12 @@ class Example:
     """Which tokens belong to a learned answer, its end of turn included; what accuracy is counted on."""
     index: int
     """Place among the examples, from 0; `Examples.place` turns it into a file and row for a message."""
+    branches_L: NDArray[np.int8] | None = None
+    """0 on the trunk (the prompt), k on the k-th completion of it, -1 on one that statistics alone look at.
+
+    Completions follow each other, each continues the trunk, and none sees another. None where the row is one text."""
+    columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Known figures of the example, such as its `reference_logps` by completion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +85,10 @@ class Examples(Sequence[Example]):
     sources_N: NDArray[np.int32]
     """Index into `source_names`."""
     source_names: tuple[str, ...]
+    branches: NDArray[np.int8] | None = None
+    """Branch of each token, as in `Example`; None where every row is one text."""
+    columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Figures known of each example, by name, of shape [N, ...]."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -64,8 +96,15 @@ class Examples(Sequence[Example]):
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
-        return Example(self.token_ids[start:end], self.weights[start:end], self.answers[start:end], index)
+        here = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return Example(
+            self.token_ids[here],
+            self.weights[here],
+            self.answers[here],
+            index,
+            self.branches[here] if self.branches is not None else None,
+            {name: column[index] for name, column in self.columns.items()},
+        )
 
     @property
     def lengths_N(self) -> NDArray[np.int64]:
@@ -95,11 +134,26 @@ class Batch:
     """Real tokens, padding apart."""
     num_examples: int
     indices: tuple[int, ...]
-    """Which examples lie in the batch; empty for a row that only keeps processes in step."""
+    """Which examples lie in the batch, row by row; empty for a row that only keeps processes in step."""
+    branches_BL: Tensor | None = None
+    """0 on the trunk of a document, k on its k-th completion; None where every document is one text.
+
+    So it is, too, where each prompt has a single completion: what `answers_BL` marks is its completion then.
+    A token sees the trunk and its own branch alone, and positions of every branch go on from the trunk's end."""
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    """Figures known of each example, by name, float32 [N, ...]; a row that only keeps processes in step has zeros."""
+    aside: "Batch | None" = None
+    """What statistics alone look at: the same prompts and columns with the completions of branch -1, as branch 1.
+
+    A row that only keeps processes in step has one where the others have one."""
 
     def to(self, target: device) -> "Batch":
+        branches_BL = self.branches_BL
         return replace(
             self,
+            branches_BL=branches_BL.to(target, non_blocking=True) if branches_BL is not None else None,
+            columns={name: column.to(target, non_blocking=True) for name, column in self.columns.items()},
+            aside=self.aside.to(target) if self.aside is not None else None,
             input_ids_BL=self.input_ids_BL.to(target, non_blocking=True),
             position_ids_BL=self.position_ids_BL.to(target, non_blocking=True),
             document_ids_BL=self.document_ids_BL.to(target, non_blocking=True),
@@ -144,15 +198,17 @@ class Objective(Protocol):
     def weights(self, batch: Batch) -> dict[str, float]:
         """The weight of each term in this batch, known before the forward pass."""
 
-    @property
-    def needs_statistics(self) -> bool:
-        """Whether `terms` needs sums over the whole optimizer step, taken in a pass without gradients."""
+    def statistics_batches(self, batch: Batch) -> Sequence[Batch]:
+        """What `statistics` must see of a batch, scored without gradients: itself, what lies aside, or nothing."""
 
     def statistics(self, scores: TokenScores, batch: Batch) -> dict[str, Tensor]:
         """Sums of this batch that the whole step adds up before any `terms`; empty where none are needed."""
 
     def terms(self, scores: TokenScores, batch: Batch, statistics: Mapping[str, Tensor]) -> Terms:
         """The unnormalised sums of this batch."""
+
+    def figures(self, observed: Mapping[str, float]) -> dict[str, float]:
+        """What is logged of the observed sums of a step or an evaluation, by name; without what cannot be told."""
 
 
 class BatchSource(Protocol):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftk.core.errors import DataError
-from ftk.core.types import Batch, Example, Examples
+from ftk.core.types import REFERENCE_LOGPS, Batch, Example, Examples
 from ftk.data.collate import collate, idle_batch
 from ftk.data.deal import deal
 from ftk.data.order import epoch_order
@@ -128,13 +128,19 @@ class TrainBatches:
         return self._capacity or int(self._lengths_N.max())
 
     def worst_batch(self, num_rows: int | None = None) -> Batch:
-        """The micro-batch of at most `num_rows` rows, by default as it is set, that needs most memory."""
+        """The micro-batch of at most `num_rows` rows, by default as it is set, that needs most memory.
+
+        Where completions share a prompt and the model runs each in a row of its own, the longest text counts, too.
+        """
         if num_rows is None:
             tokens = self.micro_batch_tokens
             num_rows = self._micro_batch_size if tokens is None else max(1, tokens // self.longest_row)
         if self._capacity is None:
             longest = np.argsort(-self._lengths_N, kind="stable")
             rows = [[int(place)] for place in longest[:num_rows]]
+            text = int(np.argmax(self._text_lengths_N))
+            if len(rows) > 1 and [text] not in rows:
+                rows[-1] = [text]
         else:
             packed = pack(self._lengths_N, capacity=self._capacity)
             fullest = sorted(packed, key=lambda row: -int(self._lengths_N[row].sum()))
@@ -144,8 +150,25 @@ class TrainBatches:
     @cached_property
     def _contents(self) -> str:
         """Tells rows or a template that were edited meanwhile; a checksum takes 0.1 s for 50 million tokens."""
-        parts = (self._examples.token_ids, self._examples.weights)
+        examples = self._examples
+        parts: list[NDArray[Any]] = [examples.token_ids, examples.weights]
+        if examples.branches is not None:
+            parts.append(examples.branches)
+        # What the model made of the rows may differ in its last bits where it is made again.
+        parts += [column for name, column in sorted(examples.columns.items()) if name != REFERENCE_LOGPS]
         return "-".join(f"{zlib.crc32(np.ascontiguousarray(part).data):08x}" for part in parts)
+
+    @cached_property
+    def _text_lengths_N(self) -> NDArray[np.int64]:
+        """Tokens of the longest text of each example: its prompt and one completion."""
+        examples = self._examples
+        if examples.branches is None:
+            return self._lengths_N
+        starts_N = examples.offsets[:-1]
+        trunks_N = np.add.reduceat(examples.branches == 0, starts_N, dtype=np.int64)
+        numbers = [number for number in np.unique(examples.branches) if number != 0]
+        completions = [np.add.reduceat(examples.branches == number, starts_N, dtype=np.int64) for number in numbers]
+        return trunks_N + np.max(completions, axis=0, initial=0)  # type: ignore[no-any-return]
 
     def _order_depends_on(self) -> dict[str, Any]:
         return {

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ARRAYS = ("token_ids", "weights", "answers", "offsets", "rows_N", "sources_N")
+_COLUMN = "column."
+"""Before the name of each of `Examples.columns`."""
 
 
 def default_cache_folder() -> Path:
@@ -47,7 +49,11 @@ def load_examples(folder: Path, key: str) -> tuple[Examples, Mapping[str, Any]] 
     try:
         facts = json.loads((folder / _name(key) / "facts.json").read_text(encoding="utf-8"))
         arrays = load_file(folder / _name(key) / "examples.safetensors")
-        examples = Examples(**{name: arrays[name] for name in _ARRAYS}, source_names=tuple(facts["source_names"]))
+        names: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
+        columns = {name.removeprefix(_COLUMN): array for name, array in arrays.items() if name.startswith(_COLUMN)}
+        examples = Examples(
+            **names, source_names=tuple(facts["source_names"]), branches=arrays.get("branches"), columns=columns
+        )
     except (OSError, ValueError, KeyError, SafetensorError):
         return None  # not there, or damaged: rendered again
     return examples, facts
@@ -61,6 +67,9 @@ def save_examples(folder: Path, key: str, examples: Examples, facts: Mapping[str
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder / _name(key)) as temporary:
             arrays = {name: np.ascontiguousarray(getattr(examples, name)) for name in _ARRAYS}
+            arrays |= {f"{_COLUMN}{name}": np.ascontiguousarray(one) for name, one in examples.columns.items()}
+            if examples.branches is not None:
+                arrays["branches"] = np.ascontiguousarray(examples.branches)
             save_file(arrays, temporary / "examples.safetensors")
             text = json.dumps({**facts, "source_names": examples.source_names}, ensure_ascii=False)
             (temporary / "facts.json").write_text(text, encoding="utf-8")

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftk.core.errors import DataError
-from ftk.core.types import Conversation
+from ftk.core.types import Comparison, Conversation
 
 
-def place_of(conversation: Conversation) -> str:
+def place_of(row: Conversation | Comparison) -> str:
     """The row as errors name it, `file:row`."""
-    return f"{conversation.source}:{conversation.row}"
+    return f"{row.source}:{row.row}"
 
 
 def check_learned(weights_L: NDArray[np.float32], answers_L: NDArray[np.bool_], *, place: str) -> None:

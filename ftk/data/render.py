@@ -5,7 +5,7 @@ Shapes: L positions.
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -34,6 +34,25 @@ class Rendered(NamedTuple):
     answers that the row says not to learn."""
     answers_L: NDArray[np.bool_]
     """Tokens of learned answers, end-of-turn tokens included."""
+    branches_L: NDArray[np.int8] | None = None
+    """Where the row is a prompt with several completions: see `Example`."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest text in the row: the row itself, or its prompt with the longest completion."""
+        if self.branches_L is None:
+            return len(self.token_ids_L)
+        counts = np.bincount(self.branches_L[self.branches_L >= 0])
+        return int(counts[0] + counts[1:].max())
+
+
+class Completed(NamedTuple):
+    """A conversation of which the end is learned."""
+
+    rendered: Rendered
+    """Weight 1 on the completion's answers, 0 elsewhere."""
+    num_prompt: int
+    """Tokens that lie wholly before the completion."""
 
 
 class Renderer:
@@ -85,15 +104,29 @@ class Renderer:
         Raises:
             DataError: a row teaches nothing, no end of turn, has two BOS, or renders differently in pieces.
         """
-        texts, turns = [], []
-        for conversation in conversations:
-            text, found = self._turns(conversation, train_on=train_on)
-            texts.append(text)
-            turns.append(found)
+        wanted = [_answers(one)[-1:] if train_on == "last" else _answers(one) for one in conversations]
+        # An answer that is shown and not learned has weight 0 even where the prompt has some.
+        silent = [[turn for turn in _answers(one) if _is_silent(one.messages[turn])] for one in conversations]
         return [
             self._weigh(encoding, found, conversation, prompt_loss_weight=prompt_loss_weight)
-            for encoding, found, conversation in zip(self._encode(texts), turns, conversations, strict=True)
+            for conversation, encoding, found in self._encoded(conversations, wanted, silent)
         ]
+
+    def render_completions(self, conversations: Sequence[Conversation], starts: Sequence[int]) -> list[Completed]:
+        """Each conversation whole, of which the answers from message `starts[n]` on are learned; see `render_many`.
+
+        Raises:
+            DataError: as `render_many`.
+        """
+        wanted = [
+            [turn for turn in _answers(one) if turn >= start] for one, start in zip(conversations, starts, strict=True)
+        ]
+        completed = []
+        for conversation, encoding, found in self._encoded(conversations, wanted, wanted):
+            rendered = self._weigh(encoding, found, conversation, prompt_loss_weight=0.0)
+            first, _ = _tokens_of(encoding.offsets, (found[0].start, found[0].start))
+            completed.append(Completed(rendered, first + len(rendered.token_ids_L) - len(encoding.ids)))
+        return completed
 
     def render_prompt(self, conversation: Conversation, *, shots: Sequence[Conversation] = ()) -> list[int]:
         """Tokens up to where the last answer begins, as for generation.
@@ -119,20 +152,25 @@ class Renderer:
             return str(message["content"])
         return json.dumps(message["tool_calls"], ensure_ascii=False)
 
-    def _turns(self, conversation: Conversation, *, train_on: TrainOn) -> tuple[str, list[Turn]]:
-        answers = [number for number, message in enumerate(conversation.messages) if message["role"] == "assistant"]
-        wanted = answers[-1:] if train_on == "last" else answers
-        silent = {number for number in answers if _is_silent(conversation.messages[number])}
-        place = place_of(conversation)
-        if not set(wanted) - silent:
-            raise DataError("the row has no answer to learn from: no message of the assistant", place=place)
-        return render_turns(
-            self.template,
-            conversation.messages,
-            tools=conversation.tools,
-            turns=sorted(set(wanted) | silent),
-            place=place,
-        )
+    def _encoded(
+        self, conversations: Sequence[Conversation], wanted: Sequence[Sequence[int]], silent: Sequence[Sequence[int]]
+    ) -> "Iterator[tuple[Conversation, Encoding, list[Turn]]]":
+        """Each conversation with its tokens, and its answers at the places `wanted` and `silent`."""
+        texts, turns = [], []
+        for conversation, learned, more in zip(conversations, wanted, silent, strict=True):
+            place = place_of(conversation)
+            if all(_is_silent(conversation.messages[turn]) for turn in learned):
+                raise DataError("the row has no answer to learn from: no message of the assistant", place=place)
+            text, found = render_turns(
+                self.template,
+                conversation.messages,
+                tools=conversation.tools,
+                turns=sorted({*learned, *more}),
+                place=place,
+            )
+            texts.append(text)
+            turns.append(found)
+        return zip(conversations, self._encode(texts), turns, strict=True)
 
     def _weigh(
         self, encoding: "Encoding", turns: Sequence[Turn], conversation: Conversation, *, prompt_loss_weight: float
@@ -188,6 +226,10 @@ def _last_answer(conversation: Conversation) -> int:
         if messages[number]["role"] == "assistant":
             return number
     raise DataError("the row has no answer: no message of the assistant", place=place_of(conversation))
+
+
+def _answers(conversation: Conversation) -> list[int]:
+    return [number for number, message in enumerate(conversation.messages) if message["role"] == "assistant"]
 
 
 def _is_silent(message: Message) -> bool:

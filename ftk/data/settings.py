@@ -18,7 +18,10 @@ class Source(Section):
     format: str = "auto"
     """`messages`, `sharegpt`, `alpaca`, `prompt_completion`, `question_answer`, or your own `module:function`.
 
-    `auto` finds it from the columns and says which was taken."""
+    Preference data: `pairs` (`prompt`, `chosen`, `rejected`), `ranked` (`prompt`, `ranked`: answers, the best first),
+    `rated` (`prompt`, `completions` with ratings), `rated_messages` (`messages`, `rating`: rows with one prompt are
+    compared), `unpaired` (`prompt`, `completion`, `label`). `auto` finds it from the columns and says which was
+    taken."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Which column of the file plays which part of the format, such as `{question: problem, answer: solution}`."""
     weight: Annotated[float, Field(gt=0)] | None = None
@@ -31,6 +34,9 @@ class Source(Section):
     """Split of a hub data set, with slices such as `train[:95%]`; slices work on files too. `train` by default."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
+    pairs: Literal["all", "adjacent", "best_worst"] = "all"
+    """Which pairs several ranked or rated answers to one prompt give: every better one with every worse one, each with
+    the next, or the best with the worst alone. Equal ratings give no pair."""
     system: str | None = None
     """A system message put before rows that have none."""
 

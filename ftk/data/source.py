@@ -2,23 +2,36 @@
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ftk.core.errors import DataError
-from ftk.core.types import Conversation, Message
 from ftk.data.files import SUFFIXES, files_at, read_file
-from ftk.data.formats import FORMATS, format_named, format_of
-from ftk.data.formats.format import Format, FormatError
 from ftk.data.formats.function import function_source
 from ftk.data.hub import HubRows
 from ftk.data.settings import Source
 from ftk.data.split import parse_split
 
-SHIPPED = {f"ftk://orders/{part}": Path(__file__).parent / "orders" / f"{part}.jsonl" for part in ("train", "eval")}
+SHIPPED = {
+    f"ftk://orders/{part}": Path(__file__).parent / "orders" / f"{part}.jsonl"
+    for part in ("train", "eval", "preference_train", "preference_eval")
+}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class SourceRow(NamedTuple):
+    """One row as read, with its columns as the recipe maps them."""
+
+    number: int
+    """Its line or row in the file, from 1."""
+    name: str
+    """The file or data set, as errors name it."""
+    columns: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        return f"{self.name}:{self.number}"
 
 
 class SourceReader:
@@ -27,17 +40,16 @@ class SourceReader:
     def __init__(self, source: Source, parts: Sequence[tuple[str, Path]] | HubRows) -> None:
         self.source = source
         self._parts = parts
-        self.format_name: str | None = None
 
-    def read(self) -> Iterator[Conversation]:
-        format: Format | None = None if self.source.format == "auto" else format_named(self.source.format)
-        for place, row, name in self._rows():
-            row = _rename(row, self.source.columns, place=f"{name}:{place}")
-            if format is None:
-                format = format_of(row) or _raise_no_format(row, place=f"{name}:{place}")
-            self.format_name = format.name
-            yield _conversation(row, format, self.source, row_number=place, name=name)
-        if self.format_name is None:
+    def rows(self) -> Iterator[SourceRow]:
+        """
+        Raises:
+            DataError: a row does not read, or there is none.
+        """
+        number = None
+        for number, row, name in self._rows():
+            yield SourceRow(number, name, _rename(row, self.source.columns, place=f"{name}:{number}"))
+        if number is None:
             raise DataError("there are no rows", place=self.source.source)
 
     def fingerprint(self) -> str:
@@ -118,44 +130,3 @@ def _rename(row: Mapping[str, Any], columns: Mapping[str, str], *, place: str) -
             f"data columns: there is no column {', '.join(missing)}; the row has {', '.join(row)}", place=place
         )
     return {**row, **{part: row[column] for part, column in columns.items()}} if columns else row
-
-
-def _raise_no_format(row: Mapping[str, Any], *, place: str) -> Format:
-    known = "; ".join(f"{one.name}: {', '.join(one.needs)}" for one in FORMATS.values())
-    raise DataError(
-        f"the columns {', '.join(row)} are of no known format ({known}). Say in the recipe which column is which "
-        "(format: question_answer, columns: {question: ..., answer: ...}), or read rows by your own module:function",
-        place=place,
-    )
-
-
-def _conversation(
-    row: Mapping[str, Any], format: Format, source: Source, *, row_number: int, name: str
-) -> Conversation:
-    place = f"{name}:{row_number}"
-    missing = [column for column in format.needs if column not in row]
-    if missing:
-        raise DataError(
-            f"the row has no column {', '.join(missing)}, which format {format.name} needs; it has {', '.join(row)}",
-            place=place,
-        )
-    try:
-        messages, tools = format.read(row)
-    except FormatError as error:
-        raise DataError(f"the row does not read as {format.name}: {error}", place=place) from error
-    if source.system is not None and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": source.system})
-    _check_answers(messages, place=place)
-    return Conversation(tuple(messages), row_number, name, row, tuple(tools))
-
-
-def _check_answers(messages: Sequence[Message], *, place: str) -> None:
-    roles = Counter(message["role"] for message in messages)
-    if not roles["assistant"]:
-        raise DataError(
-            f"the row has no answer: its messages are of {', '.join(roles)}, none of assistant", place=place
-        )
-    for message in messages:
-        empty = not str(message["content"]).strip() and not message.get("tool_calls")
-        if message["role"] == "assistant" and message.get("train") is not False and empty:
-            raise DataError("the answer is empty. Take the row out, or give it an answer", place=place)

@@ -15,6 +15,8 @@ class Turn(NamedTuple):
 
     message: int
     """Its place among the messages, from 0."""
+    start: int
+    """First character after the prompt to it."""
     spans: tuple[Span, ...]
     """What is learned of it, its end-of-turn token included; mostly one span."""
     end_token: str
@@ -41,7 +43,7 @@ def render_turns(
         _check_answer(messages[turn], text[start : end - len(token)], number=turn + 1, place=place)
         if template.has_markers:
             spans = _marked(marks, start=start, end=end, token=token, place=place)
-        found.append(Turn(turn, spans, token))
+        found.append(Turn(turn, start, spans, token))
     _check_prompts(template, text, messages, tools=tools, place=place)
     return text, found
 

@@ -1,17 +1,17 @@
-"""How well a model predicts given answers.
+"""How well a model predicts given answers, or does what an objective asks.
 
 Shapes: B rows, L positions.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ftk.core.mode import evaluating
-from ftk.core.types import Batch, TokenScores
+from ftk.core.types import Batch, Objective, TokenScores
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,7 +38,7 @@ def loss_metrics(
         batches: this process's share, each row once over the group.
         accelerator: the group; without one, this process has everything.
     """
-    device = accelerator.device if accelerator is not None else next(model.parameters()).device
+    device = _device_of(model, accelerator)
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     with evaluating(model), torch.no_grad():
         for batch in batches:
@@ -51,6 +51,68 @@ def loss_metrics(
         return {"loss": math.nan, "perplexity": math.nan, "token_accuracy": math.nan}
     loss = nll / num_tokens
     return {"loss": loss, "perplexity": perplexity(loss), "token_accuracy": num_correct / num_tokens}
+
+
+def objective_metrics(
+    model: nn.Module, objective: Objective, batches: Sequence[Batch], accelerator: "Accelerator | None" = None
+) -> dict[str, float]:
+    """The objective over all rows as if they were one optimizer step: `loss`, and what it tells of itself.
+
+    Statistics are taken over all rows first, so neither depends on how rows fall into batches and onto processes. The
+    loss is NaN where nothing has a weight. The model is in evaluation mode meanwhile, and afterwards as it was.
+
+    Args:
+        model: maps a `Batch` to `TokenScores`; all processes of a group must bring equally many batches.
+        batches: this process's share, each row once over the group.
+        accelerator: the group; without one, this process has everything.
+    """
+    if not batches:
+        return {"loss": math.nan}
+    device = _device_of(model, accelerator)
+    weights_M = [objective.weights(batch) for batch in batches]
+    sums: dict[str, Tensor] = {}
+    observed: dict[str, Tensor] = {}
+    with evaluating(model), torch.no_grad():
+        statistics = _statistics(model, objective, batches, device, accelerator)
+        for batch in batches:
+            on_device = batch.to(device)
+            terms = objective.terms(model(on_device), on_device, statistics)
+            _add(sums, {name: value.double() for name, value in terms.sums.items()})
+            _add(observed, {name: value.double() for name, value in terms.observed.items()})
+    weights = [torch.tensor(math.fsum(weight[name] for weight in weights_M), dtype=torch.float64) for name in sums]
+    total = torch.stack([value.to(device, torch.float64) for value in (*weights, *sums.values(), *observed.values())])
+    values = (accelerator.reduce(total, reduction="sum") if accelerator is not None else total).tolist()
+    count = len(sums)
+    shares = [value / weight for weight, value in zip(values[:count], values[count : 2 * count], strict=True) if weight]
+    figures = objective.figures(dict(zip(observed, values[2 * count :], strict=True)))
+    return {"loss": math.fsum(shares) if shares else math.nan, **figures}
+
+
+def _statistics(
+    model: nn.Module,
+    objective: Objective,
+    batches: Sequence[Batch],
+    device: torch.device,
+    accelerator: "Accelerator | None",
+) -> dict[str, Tensor]:
+    """What the terms need to know of all rows; empty where they need nothing."""
+    total: dict[str, Tensor] = {}
+    for batch in batches:
+        for seen in objective.statistics_batches(batch):
+            on_device = seen.to(device)
+            _add(total, objective.statistics(model(on_device), on_device))
+    if accelerator is None:
+        return total
+    return {name: accelerator.reduce(value, reduction="sum") for name, value in total.items()}
+
+
+def _add(total: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        total[name] = total[name] + value if name in total else value
+
+
+def _device_of(model: nn.Module, accelerator: "Accelerator | None") -> torch.device:
+    return accelerator.device if accelerator is not None else next(model.parameters()).device
 
 
 def perplexity(loss: float) -> float:

@@ -25,7 +25,9 @@ class EvaluationSettings(Section):
     every: Interval | None = Interval(epochs=1)
     """How often the held-out loss is measured while training; null measures before and after alone."""
     metrics: Annotated[tuple[Metric, ...], OneOrMore()] = ()
-    """Metrics of generated answers, before and after: `exact_match`, `f1`, `rouge_l`, ... or `module:function`."""
+    """Metrics of generated answers, before and after: `exact_match`, `f1`, `rouge_l`, ... or `module:function`.
+
+    Answers are judged by the rows' own, under `task: preference` by the chosen ones."""
     shots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], OneOrMore()] = (0,)
     """Training rows shown in the prompt before training, as the figure to beat; the tuned model is asked without."""
     by: str | None = None

@@ -7,6 +7,7 @@ backbone, the head and the formula in turn is what the model does. Anything else
 Shapes: R rows, M positions, D width, V vocabulary.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,18 @@ from ftk.numerics.head import LogitTransform
 
 LARGEST_LOGIT = 60.0
 """Known logits range to both sides of 0 up to this, where a soft cap of 30 or 50 bends them visibly."""
+
+WINDOWS = (
+    "sliding_window",
+    "sliding_window_size",
+    "attention_window",
+    "attention_window_size",
+    "attention_chunk_size",
+    "local_attention",
+    "window_size",
+    "chunk_size",
+)
+"""Where configurations of text models say how far back some of their layers look."""
 
 UNPROVEN = (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError)
 """What a forward raises that does not take these inputs."""
@@ -70,6 +83,63 @@ def prove_packing(base: nn.Module, backbone: nn.Module) -> bool:
     The gradient of the second document's hidden states to the first one's embeddings is exactly zero, and they are
     what the document gives alone.
     """
+    device = base.get_input_embeddings().weight.device  # type: ignore[operator]
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2]], device=device)
+    return _sees_its_own_alone(base, backbone, [1, 2, 3, 4, 5, 6], own=[3, 4, 5], position_ids=positions)
+
+
+def prove_trees(base: nn.Module, backbone: nn.Module) -> bool:
+    """Whether completions that share a prompt in one row, under a mask of ours, see nothing of each other.
+
+    Two prompts of two tokens with two completions of two tokens each: as `prove_packing`, for each text of a prompt and
+    one completion.
+    """
+    if attention_of(base) not in ("sdpa", "eager"):
+        return False
+    device = base.get_input_embeddings().weight.device  # type: ignore[operator]
+    texts = [[0, 1, 2, 3], [0, 1, 4, 5], [6, 7, 8, 9], [6, 7, 10, 11]]
+    sees_MM = torch.eye(12, dtype=torch.bool, device=device)
+    for text in texts:
+        for place, query in enumerate(text):
+            sees_MM[query, text[: place + 1]] = True
+    named = {
+        "position_ids": torch.tensor([[0, 1, 2, 3, 2, 3] * 2], device=device),
+        "attention_mask": attention_mask(sees_MM[None, None], base),
+    }
+    tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 2, 1]
+    return all(_sees_its_own_alone(base, backbone, tokens, own=text, **named) for text in texts)
+
+
+def attention_of(base: nn.Module) -> str:
+    """The kind of attention, as transformers names it."""
+    return str(base.config.get_text_config()._attn_implementation)  # type: ignore[operator,union-attr]
+
+
+def attention_mask(sees_R1MM: Tensor, base: nn.Module) -> Tensor:
+    """Which place sees which, as the model's attention reads it: sdpa takes it as it is, eager attention adds it."""
+    if attention_of(base) != "eager":
+        return sees_R1MM
+    dtype = base.get_input_embeddings().weight.dtype  # type: ignore[operator]
+    hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=sees_R1MM.device)
+    return torch.where(sees_R1MM, torch.zeros_like(hidden), hidden)
+
+
+def narrowest_window(text_config: Any) -> int:
+    """Tokens that every layer looks back over, the token itself included.
+
+    `sys.maxsize` where there is no limit, 0 where some layers are of another kind and it is not known which.
+    """
+    kinds = set(getattr(text_config, "layer_types", None) or ())
+    if kinds == {"full_attention"}:
+        return sys.maxsize
+    named = (getattr(text_config, name, None) for name in WINDOWS)
+    return min((value for value in named if type(value) is int and value > 0), default=0 if kinds else sys.maxsize)
+
+
+def _sees_its_own_alone(
+    base: nn.Module, backbone: nn.Module, tokens: list[int], *, own: list[int], **named: Tensor
+) -> bool:
+    """Whether the tokens at places `own` of a row give what they give alone, and nothing reaches them from others."""
     embeddings = base.get_input_embeddings()  # type: ignore[operator]
     leaves: list[Tensor] = []
 
@@ -77,20 +147,19 @@ def prove_packing(base: nn.Module, backbone: nn.Module) -> bool:
         leaves.append(output.detach().requires_grad_())
         return leaves[-1]
 
-    def hidden(tokens: list[int], **positions: Tensor) -> Tensor:
+    def hidden(tokens: list[int], **named: Tensor) -> Tensor:
         row = torch.tensor([tokens], device=embeddings.weight.device)
-        output = backbone(input_ids=row, use_cache=False, **positions)
-        return output.last_hidden_state[0, -3:].float()  # type: ignore[no-any-return]
+        output = backbone(input_ids=row, use_cache=False, **named)
+        return output.last_hidden_state[0].float()  # type: ignore[no-any-return]
 
     hook = embeddings.register_forward_hook(on_embeddings)
-    positions = torch.tensor([[0, 1, 2, 0, 1, 2]], device=embeddings.weight.device)
     try:
         with _as_evaluated(base), torch.enable_grad():
-            packed = hidden([1, 2, 3, 4, 5, 6], position_ids=positions)
+            among = hidden(tokens, **named)[own]
             # Unequal weights: a plain sum over a normalised vector is constant, and has no gradient at all.
-            weighted = packed * torch.linspace(-1, 1, packed.shape[-1], device=packed.device)
+            weighted = among * torch.linspace(-1, 1, among.shape[-1], device=among.device)
             (gradient,) = torch.autograd.grad(weighted.sum(), leaves[0])
-            alone = hidden([4, 5, 6]).detach()
+            alone = hidden([tokens[place] for place in own]).detach()
     except torch.OutOfMemoryError:
         raise
     except UNPROVEN:
@@ -99,9 +168,10 @@ def prove_packing(base: nn.Module, backbone: nn.Module) -> bool:
         hook.remove()
     # Half precision rounds other shapes otherwise; a document at wrong positions differs by far more.
     is_exact = next(backbone.parameters()).dtype in (torch.float32, torch.float64)
-    tolerance = 1e-4 if is_exact and not torch.is_autocast_enabled(packed.device.type) else 0.1
-    is_apart = not gradient[0, :3].any() and bool(gradient[0, 3:].any())
-    return is_apart and bool((packed.detach() - alone).norm() <= tolerance * alone.norm())
+    tolerance = 1e-4 if is_exact and not torch.is_autocast_enabled(among.device.type) else 0.1
+    others = [place for place in range(len(tokens)) if place not in own]
+    is_apart = not gradient[0, others].any() and bool(gradient[0, own].any())
+    return is_apart and bool((among.detach() - alone).norm() <= tolerance * alone.norm())
 
 
 def _backbones(base: nn.Module) -> list[nn.Module]:

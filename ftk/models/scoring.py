@@ -4,6 +4,7 @@ Shapes: B rows, L positions, N = B * L, R rows and M positions that the backbone
 V vocabulary, E experts.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 
 from ftk.core.errors import ModelError
 from ftk.core.types import Batch, TokenScores
-from ftk.models.arrange import Arrangement, as_given, end_to_end, one_document_a_row
-from ftk.models.proof import prove_head, prove_packing
+from ftk.models.arrange import Arrangement, as_given, as_trees, end_to_end, one_text_a_row
+from ftk.models.proof import attention_mask, narrowest_window, prove_head, prove_packing, prove_trees
 from ftk.models.router import router_load
 from ftk.numerics.head import Budget, HeadScores, reference_scores, token_scores
 
@@ -25,13 +26,17 @@ class ScoringModel(nn.Module):
     exchange and autocast and meet sharded weights in pieces: hence a wrapper, whose forward is all there is.
     """
 
-    def __init__(self, causal_lm: nn.Module, *, budget: Budget | None = None, router: bool = False) -> None:
+    def __init__(
+        self, causal_lm: nn.Module, *, budget: Budget | None = None, router: bool = False, trees: bool = False
+    ) -> None:
         """Prove on a short row how the model's logits come about. Weights must be on their device.
 
         Args:
             causal_lm: a transformers model for causal language modelling, or such a model with PEFT adapters in it.
             budget: how much memory logits may take; by default what suits the device.
             router: whether scores tell what the routers of a mixture of experts did.
+            trees: whether batches will have several completions of a prompt, and it is worth proving that the model
+                can share the prompt's computation. Without it they are scored all the same, each with its prompt.
         """
         super().__init__()
         self.causal_lm = causal_lm
@@ -39,6 +44,8 @@ class ScoringModel(nn.Module):
         """Why the model's own forward with full logits is used, slower and larger; None where it is not."""
         self.packing_note: str | None = None
         """Why documents of packed batches are run in rows of their own; None where they are not."""
+        self.tree_note: str | None = None
+        """Why completions of one prompt do not share its computation; None where they do, or none were announced."""
         self._budget = budget
         self._router = router
         base = base_model(causal_lm)
@@ -53,6 +60,7 @@ class ScoringModel(nn.Module):
             self.packing_note = (
                 f"{name} does not keep documents in one row apart: those of packed batches are run in rows of their own"
             )
+        self._tree_width = self._widest_tree() if trees else 0
 
     def forward(self, batch: Batch) -> TokenScores:
         """Log-probability and correctness of every token with a weight, and the routers' load where it was asked for.
@@ -67,7 +75,7 @@ class ScoringModel(nn.Module):
         if is_empty:
             targets_T = torch.ones(1, dtype=torch.long, device=targets_T.device)
         arrangement = self._arrange(batch)
-        predictors_T = arrangement.places_N[targets_T - 1]
+        predictors_T = arrangement.predictors_N[targets_T]
         token_ids_T = batch.input_ids_BL.flatten()[targets_T]
         scores, router_logits = self._score(arrangement, predictors_T, token_ids_T)
         shape = batch.input_ids_BL.shape
@@ -83,10 +91,28 @@ class ScoringModel(nn.Module):
 
     def _arrange(self, batch: Batch) -> Arrangement:
         if not self._packs:
-            return one_document_a_row(batch)
+            return one_text_a_row(batch)
         if "flash" in self._config._attn_implementation:
             return end_to_end(batch)
-        return as_given(batch)
+        if batch.branches_BL is None:
+            return as_given(batch)
+        return as_trees(batch) if batch.input_ids_BL.shape[1] <= self._tree_width else one_text_a_row(batch)
+
+    def _widest_tree(self) -> int:
+        """Tokens of the widest row in which completions may share a prompt; 0 where they never may."""
+        base = base_model(self.causal_lm)
+        backbone = self.causal_lm.get_submodule(self._head_path.backbone) if self._head_path is not None else None
+        width = 0
+        if self._packs and backbone is not None and prove_trees(base, backbone):
+            # A mask of ours replaces a window's, which makes no difference where all of the row lies within it.
+            width = narrowest_window(self._config)
+        if width < sys.maxsize:
+            here = f" in rows of more than {width} tokens, as its attention looks no further back" if width else ""
+            self.tree_note = (
+                f"{type(base).__name__} does not take completions that share a prompt{here}: each is run with the "
+                "prompt in a row of its own"
+            )
+        return width
 
     def _score(
         self, arrangement: Arrangement, predictors_T: Tensor, token_ids_T: Tensor
@@ -95,11 +121,14 @@ class ScoringModel(nn.Module):
         arguments: dict[str, Any] = {"input_ids": arrangement.input_ids_RM, "use_cache": False}
         if arrangement.position_ids_RM is not None:
             arguments["position_ids"] = arrangement.position_ids_RM
+        if arrangement.sees_R1MM is not None:
+            arguments["attention_mask"] = attention_mask(arrangement.sees_R1MM, base_model(self.causal_lm))
         if self._router:
             arguments["output_router_logits"] = True
         if path is None:
             # Unknown architectures may look at the mask for more than attention.
-            outputs = self.causal_lm(**arguments, attention_mask=arrangement.real_RM.long())
+            arguments["attention_mask"] = arrangement.real_RM.long()
+            outputs = self.causal_lm(**arguments)
             logits_TV = outputs.logits.flatten(0, 1)[predictors_T]
             scores = reference_scores(logits_TV, token_ids_T)
         else:
@@ -122,7 +151,7 @@ class ScoringModel(nn.Module):
                 "trained with a router loss. Set output_router_logits to false in its config.json"
             )
         return router_load(
-            router_logits, arrangement.real_RM.flatten(), num_chosen=int(self._config.num_experts_per_tok)
+            router_logits, arrangement.counted_RM.flatten(), num_chosen=int(self._config.num_experts_per_tok)
         )
 
     @property
@@ -142,8 +171,6 @@ def base_model(causal_lm: Any) -> nn.Module:
 def _scored(batch: Batch) -> Tensor:
     """Indices of the tokens with a weight in the flattened batch, shape [T]."""
     targets_T = (batch.weights_BL.flatten() > 0).nonzero().squeeze(1)
-    documents_N = batch.document_ids_BL.flatten()
-    length = batch.input_ids_BL.shape[1]
-    if ((targets_T % length == 0) | (documents_N[targets_T] != documents_N[targets_T - 1])).any():
+    if (batch.position_ids_BL.flatten()[targets_T] == 0).any():
         raise ValueError("the first token of a document has a weight, though nothing comes before it")
     return targets_T

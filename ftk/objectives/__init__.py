@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from ftk.core.config import ByName
+from ftk.objectives.preference.task import Preference
 from ftk.objectives.sft import Sft
 
-Task = Annotated[Sft, ByName(default="sft")]
+Task = Annotated[Sft | Preference, ByName(default="sft")]

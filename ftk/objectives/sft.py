@@ -3,7 +3,7 @@
 Shapes: B rows, L positions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -33,24 +33,21 @@ class SftObjective:
     def __init__(self, *, router_loss_weight: float = 0.0) -> None:
         self.router_loss_weight = router_loss_weight
 
-    @property
-    def needs_statistics(self) -> bool:
-        return self.router_loss_weight > 0
-
     def weights(self, batch: Batch) -> dict[str, float]:
         weights = {"nll": float(batch.weights_BL.sum(dtype=torch.float64))}
-        if self.needs_statistics:
+        if self.router_loss_weight > 0:
             weights["router"] = float(batch.num_tokens)
         return weights
 
+    def statistics_batches(self, batch: Batch) -> Sequence[Batch]:
+        return (batch,) if self.router_loss_weight > 0 else ()
+
     def statistics(self, scores: TokenScores, batch: Batch) -> dict[str, Tensor]:
-        if not self.needs_statistics or scores.router is None:
-            return {}
-        return router_statistics(scores.router, batch)
+        return router_statistics(scores.router, batch) if scores.router is not None else {}
 
     def terms(self, scores: TokenScores, batch: Batch, statistics: Mapping[str, Tensor]) -> Terms:
         sums = {"nll": weighted_nll(scores.logps_BL, batch.weights_BL)}
-        if self.needs_statistics and scores.router is not None:
+        if self.router_loss_weight > 0 and scores.router is not None:
             sums["router"] = self.router_loss_weight * router_term(scores.router, batch, statistics)
         learned_BL = batch.answers_BL & (batch.weights_BL > 0)
         return Terms(
@@ -60,6 +57,11 @@ class SftObjective:
                 "num_answer_tokens": learned_BL.sum(),
             },
         )
+
+    def figures(self, observed: Mapping[str, float]) -> dict[str, float]:
+        """`token_accuracy`: share of answer tokens that were the most probable ones."""
+        count = observed["num_answer_tokens"]
+        return {"token_accuracy": observed["num_correct"] / count} if count else {}
 
 
 class Sft(Section):
@@ -75,6 +77,16 @@ class Sft(Section):
     """Weight of the balancing loss of a mixture of experts; 0 leaves it out.
 
     By default the model's own configuration decides, which for most released models leaves it out."""
+
+    @property
+    def rows(self) -> Literal["conversations", "pairs", "unpaired"]:
+        """What the task learns from."""
+        return "conversations"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether log-probabilities of the model as the training began take part."""
+        return False
 
     def objective(self, *, router_loss_weight: float = 0.0) -> SftObjective:
         """The loss; `router_loss_weight` is what the model's configuration asks for, unless the recipe says it."""

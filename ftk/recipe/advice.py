@@ -1,7 +1,9 @@
 """Advice is not an error: values outside customary ranges are told once, with the reason, and training goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from ftk.data.formats import PREFERENCE_FORMATS
+from ftk.objectives.preference.task import Preference
 from ftk.recipe.schema import Recipe
 from ftk.tuning.full import Full
 from ftk.tuning.lora import Lora
@@ -10,6 +12,10 @@ Advice = tuple[str, str]
 """The dotted path it is about, and what to say."""
 
 LEARNING_RATES = (1e-7, 1e-3)
+PREFERENCE_LEARNING_RATES = {"full": (1e-7, 1e-5), "lora": (1e-7, 1e-4)}
+"""Preferences ask for less than answers do: higher rates drive down the probability of both completions."""
+OF_PAIRS = frozenset(PREFERENCE_FORMATS) - {"unpaired"}
+"""Formats whose rows compare completions."""
 RANKS = (4, 64)
 ALPHA_TO_RANK = (1 / 8, 8.0)
 FEW_ROWS = 1_000
@@ -24,9 +30,9 @@ def advice(recipe: Recipe) -> list[Advice]:
     return [*_learning_rate(recipe), *_lora(recipe), *_held_out(recipe)]
 
 
-def advice_on_rows(recipe: Recipe, num_rows: int) -> list[Advice]:
-    """What can be said once the rows to train on are counted."""
-    said: list[Advice] = []
+def advice_on_rows(recipe: Recipe, num_rows: int, formats: Sequence[str] = ()) -> list[Advice]:
+    """What can be said once the rows to train on are counted; `formats` is what each source was read as."""
+    said = list(_pairs_taken_apart(recipe, formats))
     if isinstance(recipe.tuning, Full) and num_rows < FEW_ROWS:
         said.append(
             (
@@ -48,15 +54,28 @@ def advice_on_rows(recipe: Recipe, num_rows: int) -> list[Advice]:
 
 def _learning_rate(recipe: Recipe) -> Iterator[Advice]:
     rate = recipe.training.learning_rate
-    lowest, highest = LEARNING_RATES
+    # A loss with the likelihood of answers in it takes the place of supervised finetuning, at its rates.
+    prefers = isinstance(recipe.task, Preference) and recipe.task.loss.customary_sft_weight == 0
+    lowest, highest = PREFERENCE_LEARNING_RATES[recipe.tuning.name] if prefers else LEARNING_RATES
     # Plain gradient descent works at rates far above Adam's, whose steps are as long as the rate itself.
     if recipe.training.optimizer.name != "adamw" or lowest <= rate <= highest:
         return
-    reason = "lower ones barely move the model" if rate < lowest else "higher ones are often unsteady"
+    too_high = "higher ones make chosen answers less probable too" if prefers else "higher ones are often unsteady"
+    reason = "lower ones barely move the model" if rate < lowest else too_high
+    of = f" with task: preference and tuning: {recipe.tuning.name}" if prefers else ""
     yield (
         "training.learning_rate",
-        f"training.learning_rate is {rate:g}; customary is {lowest:g} to {highest:g}: {reason}",
+        f"training.learning_rate is {rate:g}; customary{of} is {lowest:g} to {highest:g}: {reason}",
     )
+
+
+def _pairs_taken_apart(recipe: Recipe, formats: Sequence[str]) -> Iterator[Advice]:
+    if recipe.task.rows == "unpaired" and OF_PAIRS & set(formats):
+        yield (
+            "task.loss",
+            "task.loss: kto takes each pair apart into two completions, and which of them answers the same prompt "
+            "better is not compared. Rows that are all pairs are better used by dpo",
+        )
 
 
 def _lora(recipe: Recipe) -> Iterator[Advice]:

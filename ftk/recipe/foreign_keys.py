@@ -32,6 +32,29 @@ RENAMED: dict[str, str] = {
     "roles_to_train": "task.train_on",
     "router_aux_loss_coef": "task.router_loss_weight",
     "moe_aux_loss_coef": "task.router_loss_weight",
+    "rl": "task",
+    "rl_beta": "task.loss.beta",
+    "dpo_beta": "task.loss.beta",
+    "orpo_alpha": "task.loss.beta",
+    "pref_beta": "task.loss.beta",
+    "kto_beta": "task.loss.beta",
+    "loss_type": "task.loss",
+    "dpo_loss_type": "task.loss",
+    "pref_loss": "task.loss",
+    "dpo_label_smoothing": "task.loss.label_smoothing",
+    "cdpo_label_smoothing": "task.loss.label_smoothing",
+    "f_divergence_type": "task.loss.divergence",
+    "f_alpha_divergence_coef": "task.loss.divergence.alpha",
+    "simpo_gamma": "task.loss.gamma",
+    "kto_chosen_weight": "task.loss.desirable_weight",
+    "kto_desirable_weight": "task.loss.desirable_weight",
+    "kto_rejected_weight": "task.loss.undesirable_weight",
+    "kto_undesirable_weight": "task.loss.undesirable_weight",
+    "rpo_alpha": "task.sft_weight",
+    "cpo_alpha": "task.sft_weight",
+    "dpo_ftx": "task.sft_weight",
+    "pref_ftx": "task.sft_weight",
+    "kto_ftx": "task.sft_weight",
     # data
     "dataset": "data.train",
     "datasets": "data.train",
@@ -55,6 +78,8 @@ RENAMED: dict[str, str] = {
     "mix_strategy": "data.train.weight",
     "interleave_probs": "data.train.weight",
     "formatting": "data.train.format",
+    "max_prompt_length": "data.max_length",
+    "max_completion_length": "data.max_length",
     "max_seq_length": "data.max_length",
     "max_seq_len": "data.max_length",
     "model_max_length": "data.max_length",
@@ -190,11 +215,24 @@ RENAMED: dict[str, str] = {
 }
 """Their key, alone or with its section, and the path of ours."""
 
+_REFERENCE = (
+    "the reference is the model as the run begins, its adapter included; its log-probabilities are computed once, and "
+    "no second model is kept"
+)
+
 NOT_NEEDED: dict[str, str] = {
     "gradient_accumulation_steps": "training.batch_size is the whole optimizer step and training.micro_batch_size "
     "what fits at once; ftk accumulates exactly",
     "accumulation_steps": "training.batch_size is the whole optimizer step and training.micro_batch_size what fits at "
     "once; ftk accumulates exactly",
+    "ref_model": _REFERENCE,
+    "ref_model_name_or_path": _REFERENCE,
+    "ref_adapter_name": _REFERENCE,
+    "force_use_ref_model": _REFERENCE,
+    "precompute_ref_log_probs": "log-probabilities of the reference are always computed once, and cached",
+    "precompute_ref_batch_size": "log-probabilities of the reference are always computed once, and cached",
+    "reference_free": "losses without a reference have names of their own: simpo, orpo and cpo",
+    "generate_during_eval": "evaluation.metrics generates answers, before and after",
     "load_best_model_at_end": "checkpoints/best always keeps the best",
     "metric_for_best_model": "the best checkpoint is the one with the lowest held-out loss",
     "greater_is_better": "the best checkpoint is the one with the lowest held-out loss",
@@ -239,5 +277,17 @@ NAMES: dict[str, str] = {
     "fp4": "the four-bit format here is nf4",
     "bitsandbytes": "its formats here are nf4 and int8",
     "freeze": "it is not among these",
+    "dpo": "it is a loss of preference: `task: preference`, or {name: preference, loss: dpo}",
+    "ipo": "it is a loss of preference: {name: preference, loss: ipo}",
+    "simpo": "it is a loss of preference: {name: preference, loss: simpo}",
+    "orpo": "it is a loss of preference: {name: preference, loss: orpo}",
+    "cpo": "it is a loss of preference: {name: preference, loss: cpo}",
+    "kto": "it is a loss of preference: {name: preference, loss: kto}",
+    "sigmoid": "it is called dpo here",
+    "sigmoid_norm": "it is called dpo_norm here",
+    "slic": "it is called hinge here",
+    "slic_hf": "it is called hinge here",
+    "cdpo": "it is {name: dpo, label_smoothing: 0.1} here",
+    "rdpo": "it is called robust here",
 }
 """Their names for members of our unions."""

@@ -48,9 +48,9 @@ class LoadedRecipe:
         """What is unusual, each with its place."""
         return [f"{self.place(path)}: {text}" for path, text in advice(self.recipe)]
 
-    def advice_on_rows(self, num_rows: int) -> list[str]:
-        """What is unusual for a training set of this size, each with its place."""
-        return [f"{self.place(path)}: {text}" for path, text in advice_on_rows(self.recipe, num_rows)]
+    def advice_on_rows(self, num_rows: int, formats: Sequence[str] = ()) -> list[str]:
+        """What is unusual for a training set of this size and of these formats, each with its place."""
+        return [f"{self.place(path)}: {text}" for path, text in advice_on_rows(self.recipe, num_rows, formats)]
 
     def resolved(self) -> dict[str, Any]:
         """The whole recipe, defaults included, as JSON values.

@@ -80,6 +80,16 @@ def _weights(recipe: Recipe) -> Iterator[Violation]:
             )
 
 
+def _pairs(recipe: Recipe) -> Iterator[Violation]:
+    if recipe.task.rows != "conversations":
+        return
+    for part, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
+        for index, source in enumerate(sources):
+            if "pairs" in source.model_fields_set and source.pairs != "all":
+                path = f"data.{part}.{index}.pairs"
+                yield path, f"{path} compares answers, and task: {recipe.task.name} learns from them. Leave it out"
+
+
 def _evaluation(recipe: Recipe) -> Iterator[Violation]:
     settings = recipe.evaluation
     if not recipe.data.eval:
@@ -108,5 +118,6 @@ _RULES: tuple[Callable[[Recipe], Iterator[Violation]], ...] = (
     _precision,
     _length,
     _weights,
+    _pairs,
     _evaluation,
 )

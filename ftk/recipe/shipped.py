@@ -33,5 +33,6 @@ def shipped_folder() -> Path:
 
 
 def shipped_recipes() -> list[ShippedRecipe]:
-    """All of them, by name."""
-    return [ShippedRecipe(path) for path in sorted(shipped_folder().glob("*.yaml"))]
+    """All of them by name, the one to begin with first."""
+    paths = sorted(shipped_folder().glob("*.yaml"), key=lambda path: (path.stem != "quickstart", path.name))
+    return [ShippedRecipe(path) for path in paths]

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from ftk.core.types import Conversation, Examples
+from ftk.core.types import Examples
 from ftk.data.cache import default_cache_folder
+from ftk.data.comparisons import read_comparisons
 from ftk.data.load import read_conversations
 from ftk.data.prepare import PreparationReport, prepare
+from ftk.data.prepare_comparisons import prepare_comparisons
 from ftk.data.render import Renderer, renderer_for
 from ftk.data.settings import Source
 from ftk.data.show import Stretch, stretches
 from ftk.data.statistics import Overlap, Statistics, overlap, statistics
 from ftk.models.load import load_tokenizer
+from ftk.objectives.sft import Sft
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.training_data import max_length_of
@@ -82,9 +84,10 @@ def preview(recipe_path: str, overrides: Sequence[str] = (), *, num_rows: int = 
     """
     recipe = load_recipe(recipe_path, overrides).recipe
     renderer = _renderer(recipe)
-    conversations = read_conversations(recipe.data.train, role="data.train")
-    first = conversations.head(num_rows)
-    examples, report = _prepare(recipe, renderer, first, max_length=max_length_of(recipe), cache_folder=None)
+    sources = recipe.data.train
+    examples, report, formats = _read(
+        recipe, renderer, sources, role="data.train", max_length=max_length_of(recipe), num_rows=num_rows
+    )
     rows = tuple(
         PreviewRow(
             place=examples.place(example.index),
@@ -94,7 +97,7 @@ def preview(recipe_path: str, overrides: Sequence[str] = (), *, num_rows: int = 
         )
         for example in examples
     )
-    return Preview(rows, conversations.formats, report)
+    return Preview(rows, formats, report)
 
 
 def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
@@ -107,8 +110,10 @@ def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
     """
     recipe = load_recipe(recipe_path, overrides).recipe
     renderer, max_length = _renderer(recipe), max_length_of(recipe)
-    train, report = _whole(recipe, renderer, recipe.data.train, role="data.train")
-    evaluation = _whole(recipe, renderer, recipe.data.eval, role="data.eval") if recipe.data.eval else None
+    train, report, _ = _read(recipe, renderer, recipe.data.train, role="data.train", max_length=_UNBOUND)
+    evaluation = None
+    if recipe.data.eval:
+        evaluation = _read(recipe, renderer, recipe.data.eval, role="data.eval", max_length=_UNBOUND)
     taken = [*report.taken, *(evaluation[1].taken if evaluation else ())]
     return DataStatistics(
         max_length=max_length,
@@ -125,27 +130,37 @@ def _renderer(recipe: Recipe) -> Renderer:
     return renderer_for(load_tokenizer(recipe.model), chat_template=recipe.data.chat_template)
 
 
-def _whole(
-    recipe: Recipe, renderer: Renderer, sources: Sequence[Source], *, role: str
-) -> tuple[Examples, PreparationReport]:
-    rows = read_conversations(sources, role=role)
-    return _prepare(recipe, renderer, rows, max_length=_UNBOUND, cache_folder=default_cache_folder())
-
-
-def _prepare(
+def _read(
     recipe: Recipe,
     renderer: Renderer,
-    rows: Sequence[Conversation],
+    sources: Sequence[Source],
     *,
+    role: str,
     max_length: int,
-    cache_folder: Path | None,
-) -> tuple[Examples, PreparationReport]:
-    return prepare(
-        rows,
+    num_rows: int | None = None,
+) -> tuple[Examples, PreparationReport, dict[str, str]]:
+    """All rows, or the first ones, as the recipe's task learns from them; and the format of each source looked at."""
+    cache_folder = default_cache_folder() if num_rows is None else None
+    task = recipe.task
+    if isinstance(task, Sft):
+        conversations = read_conversations(sources, role=role)
+        prepared = prepare(
+            conversations if num_rows is None else conversations.head(num_rows),
+            renderer,
+            settings=recipe.data,
+            max_length=max_length,
+            prompt_loss_weight=task.prompt_loss_weight,
+            train_on=task.train_on,
+            cache_folder=cache_folder,
+        )
+        return *prepared, conversations.formats
+    comparisons = read_comparisons(sources, role=role, unpaired=task.rows == "unpaired")
+    prepared = prepare_comparisons(
+        comparisons if num_rows is None else comparisons.head(num_rows),
         renderer,
         settings=recipe.data,
         max_length=max_length,
-        prompt_loss_weight=recipe.task.prompt_loss_weight,
-        train_on=recipe.task.train_on,
         cache_folder=cache_folder,
+        asides=False,
     )
+    return *prepared, comparisons.formats

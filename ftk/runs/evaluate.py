@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from ftk.core.errors import RecipeError
 from ftk.core.types import Conversation, Examples
 from ftk.data.batches import evaluation_batches
 from ftk.data.cache import default_cache_folder
-from ftk.data.load import Conversations, read_conversations
+from ftk.data.comparisons import conversations, read_comparisons
+from ftk.data.load import read_conversations
 from ftk.data.prepare import prepare
 from ftk.data.render import Renderer, renderer_for
+from ftk.data.settings import Source
 from ftk.evaluation.score import loss_metrics
 from ftk.models.load import max_positions
 from ftk.models.scoring import ScoringModel
+from ftk.objectives.preference.task import Preference
+from ftk.objectives.sft import Sft
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
@@ -104,9 +109,9 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     tell_of_code(recipe.model, tell)
     model = load_ready_model(recipe.model, quantization=recipe.quantization)
     renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
-    rows = read_conversations(recipe.data.eval, role="data.eval")
+    rows = _held_out(recipe, tell, as_trained=request.data is None)
     examples = _examples(recipe, rows, renderer, _max_length(recipe, model, is_bare=is_bare), tell)
-    asked, shown = _questions(recipe, model, renderer, rows)
+    asked, shown = _questions(recipe, model, renderer, rows, as_trained=request.train_data is None)
     losses = loss_metrics(ScoringModel(model.causal_lm), _batches(examples, model))
     answered = _answers(recipe, model, renderer, asked, shown, tell)
     if answers_file is not None:
@@ -181,8 +186,25 @@ def _max_length(recipe: Recipe, model: ReadyModel, *, is_bare: bool) -> int:
     return (None if is_bare else recipe.data.max_length) or positions or UNBOUND
 
 
+def _held_out(recipe: Recipe, tell: Callable[[str], None], *, as_trained: bool) -> Sequence[Conversation]:
+    """The rows to be measured on. Of the preferences of a run's recipe, its chosen answers."""
+    if isinstance(recipe.task, Sft) or not as_trained:
+        return read_conversations(recipe.data.eval, role="data.eval")
+    tell("held-out preferences are measured by their chosen answers; rewards and accuracy are in the run's own report")
+    return _chosen(recipe, recipe.data.eval, role="data.eval")
+
+
+def _chosen(recipe: Recipe, sources: Sequence[Source], *, role: str) -> list[Conversation]:
+    assert isinstance(recipe.task, Preference)
+    return conversations(read_comparisons(sources, role=role, unpaired=recipe.task.rows == "unpaired"))
+
+
 def _examples(
-    recipe: Recipe, rows: Conversations, renderer: Renderer, max_length: int, tell: Callable[[str], None]
+    recipe: Recipe,
+    rows: Sequence[Conversation],
+    renderer: Renderer,
+    max_length: int,
+    tell: Callable[[str], None],
 ) -> Examples:
     # Prompts have no weight: the figures are of answers alone.
     examples, report = prepare(
@@ -191,7 +213,7 @@ def _examples(
         settings=recipe.data,
         max_length=max_length,
         prompt_loss_weight=0.0,
-        train_on=recipe.task.train_on,
+        train_on=recipe.task.train_on if isinstance(recipe.task, Sft) else "all",
         cache_folder=default_cache_folder(),
     )
     for taken in report.taken:
@@ -214,14 +236,18 @@ Shown = Mapping[int, Sequence[Conversation]]
 
 
 def _questions(
-    recipe: Recipe, model: ReadyModel, renderer: Renderer, rows: Conversations
+    recipe: Recipe, model: ReadyModel, renderer: Renderer, rows: Sequence[Conversation], *, as_trained: bool
 ) -> tuple[Sequence[Conversation], Shown]:
     """The rows that are asked, and the examples shown; that they can be asked and judged is found out first."""
     settings = recipe.evaluation
     if not settings.metrics:
         return [], {}
     asked = pick_rows(rows, settings.max_rows)
-    train_rows = read_conversations(recipe.data.train, role="data.train") if any(settings.shots) else []
+    train_rows: Sequence[Conversation] = []
+    if any(settings.shots):
+        is_preference = as_trained and isinstance(recipe.task, Preference)
+        read = partial(_chosen, recipe) if is_preference else read_conversations
+        train_rows = read(recipe.data.train, role="data.train")
     shown = {
         number: pick_shots(train_rows, number, seed=recipe.seed, without=asked) if number else []
         for number in settings.shots

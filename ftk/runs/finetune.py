@@ -1,4 +1,4 @@
-"""`ftk train`: data, model, tuning, measure, loop, measure, report."""
+"""`ftk train`: data, model, reference, tuning, measure, loop, measure, report."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 from ftk.core.types import Examples
 from ftk.data.batches import TrainBatches
 from ftk.recipe.load import LoadedRecipe
+from ftk.recipe.schema import Recipe
 from ftk.runs.environment import environment
 from ftk.runs.folder import RunFolder, choose_folder
 from ftk.runs.measure import Measure, check_questions, sample_answer
 from ftk.runs.out_of_memory import TRAIN_REMEDIES, out_of_memory_told
 from ftk.runs.publish import Publisher, check_push, push_to_hub
 from ftk.runs.quiet import quieten
+from ftk.runs.reference import with_reference
 from ftk.runs.report import result_object, sentences, write_report
 from ftk.runs.summary import comparison, print_comparison, print_sample
 from ftk.runs.training_data import TrainingData, read_training_data
 from ftk.runs.trust import tell_of_code
-from ftk.runs.tuned_model import TunedModel, build_model
+from ftk.runs.tuned_model import TunedModel, load_start, tune
 from ftk.train.checkpoint import Checkpoints, latest
 from ftk.train.group import join_group, leave_group
 from ftk.train.loop import FitResult, count_total_steps, fit
@@ -45,9 +47,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
         FtkError: the input is wrong (nothing is written then), the environment lacks something, or the run failed.
     """
     recipe = loaded.recipe
-    if recipe.output.push_to_hub:
-        check_push(recipe.output.push_to_hub)
-    check_trackers(recipe.training.trackers)
+    _check_services(recipe)
     quieten()
     accelerator = join_group(recipe.training.precision)
     say = _voice(accelerator)
@@ -55,15 +55,14 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
     with accelerator.main_process_first():
         data = read_training_data(recipe)
     check_questions(recipe, data)
+    start = load_start(recipe, accelerator)
+    data = with_reference(data, start, recipe, accelerator, say)
     # Adapters start from the same draws on every process.
     seed_everything(recipe.seed)
-    tuned = build_model(recipe, accelerator)
+    tuned = tune(start, recipe, accelerator)
     with _run_folder(loaded, accelerator, resume=resume, fresh=fresh) as folder:
-        for line in [*_about(folder), *tuned.lines(packs=recipe.data.packing), *data.lines()]:
+        for line in _about(folder, loaded, data, tuned):
             say(line)
-        for advice in [*loaded.advice, *loaded.advice_on_rows(len(data.train))]:
-            say(f"advice {advice}")
-
         measure = Measure(recipe, data, tuned, folder, accelerator, say)
         before = measure.before()
         model = spread(tuned.scoring, accelerator, strategy=recipe.parallel.strategy, compile=recipe.training.compile)
@@ -71,10 +70,9 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
         result = _train(loaded, data, tuned, model, folder, accelerator, measure, publisher)
         after = measure.after(model)
         publisher.write(folder.model, before.metrics, after.metrics)
-
         answer = result_object(folder, result, before, after)
         if accelerator.is_main_process:
-            told = sentences(folder, result, measure.forgetting(before, after))
+            told = sentences(folder, result, before, after, measure.forgetting(before, after))
             if recipe.output.push_to_hub:
                 # Before the report, with which a run is finished: the same command then tries again.
                 told.append(f"uploaded to {push_to_hub(folder.model, recipe.output.push_to_hub)}")
@@ -82,6 +80,13 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
             _show(answer, told, sample_answer(before, after))
         leave_group(accelerator)
     return answer
+
+
+def _check_services(recipe: Recipe) -> None:
+    """Find out before anything is read what the run would miss at its end."""
+    if recipe.output.push_to_hub:
+        check_push(recipe.output.push_to_hub)
+    check_trackers(recipe.training.trackers)
 
 
 def _train(
@@ -144,14 +149,14 @@ def _train(
         patience=stopping.patience if stopping else None,
         min_delta=stopping.min_delta if stopping else 0.0,
         worst_batch=batches.worst_batch(),
-        describe_rows=lambda indices: _describe(data.train, indices),
+        describe_rows=lambda indices: _describe(data.train.examples, indices),
     )
 
 
 def _batches(loaded: LoadedRecipe, data: TrainingData, accelerator: "Accelerator") -> TrainBatches:
     training = loaded.recipe.training
     return TrainBatches(
-        data.train,
+        data.train.examples,
         batch_size=training.batch_size,
         batch_tokens=training.batch_tokens,
         micro_batch_size=1 if training.micro_batch_size == "auto" else training.micro_batch_size,
@@ -161,7 +166,7 @@ def _batches(loaded: LoadedRecipe, data: TrainingData, accelerator: "Accelerator
         seed=loaded.recipe.seed,
         process_index=accelerator.process_index,
         num_processes=accelerator.num_processes,
-        source_weights=data.train_report.source_weights,
+        source_weights=data.train.report.source_weights,
     )
 
 
@@ -183,9 +188,14 @@ def _run_folder(loaded: LoadedRecipe, accelerator: "Accelerator", *, resume: boo
         yield chosen[0]
 
 
-def _about(folder: RunFolder) -> list[str]:
+def _about(folder: RunFolder, loaded: LoadedRecipe, data: TrainingData, tuned: TunedModel) -> list[str]:
+    """What a person should know before the run, a line each."""
     lines = [folder.note] if folder.note else []
-    return [*lines, f"resuming the unfinished run in {folder.path}" if folder.resumes else f"run    {folder.path}"]
+    lines.append(f"resuming the unfinished run in {folder.path}" if folder.resumes else f"run    {folder.path}")
+    lines += [*tuned.lines(packs=loaded.recipe.data.packing), *data.lines()]
+    formats = [taken.format for taken in data.train.report.taken]
+    advice = [*loaded.advice, *loaded.advice_on_rows(len(data.train.examples), formats)]
+    return lines + [f"advice {one}" for one in advice]
 
 
 def _resolved(folder: RunFolder) -> int | None:

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from ftk.core.atomic import atomic_write
+from ftk.core.errors import DataError
 from ftk.core.json_values import finite
 from ftk.core.types import Batch
 from ftk.data.batches import evaluation_batches
 from ftk.evaluation.retention import forgetting, general_text_batches
-from ftk.evaluation.score import loss_metrics
+from ftk.evaluation.score import loss_metrics, objective_metrics
 from ftk.models.load import load_config, max_positions
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import ask, evaluate_answers, pick_rows, pick_shots
@@ -62,16 +63,22 @@ def check_questions(recipe: Recipe, data: TrainingData) -> None:
         DataError, RecipeError: they cannot.
     """
     settings = recipe.evaluation
-    if data.eval_rows is None or not settings.metrics:
+    if data.eval is None or not settings.metrics:
         return
-    rows = pick_rows(data.eval_rows, settings.max_rows)
+    rows = pick_rows(data.eval.conversations, settings.max_rows)
+    if not rows:
+        raise DataError(
+            "no held-out row has a chosen answer, so evaluation.metrics have nothing to judge by. Leave them out, or "
+            "hold out rows with good answers",
+            place="data.eval",
+        )
     for number in sorted({0, *(settings.shots if settings.before else ())}):
         ask(
             data.renderer,
             rows,
             metrics=settings.metrics,
             max_positions=max_positions(load_config(recipe.model)),
-            shots=pick_shots(data.train_rows, number, seed=recipe.seed, without=rows) if number else (),
+            shots=pick_shots(data.train.conversations, number, seed=recipe.seed, without=rows) if number else (),
             by=settings.by,
         )
 
@@ -89,6 +96,8 @@ class Measure:
         say: Callable[[str], None],
     ) -> None:
         self._settings = recipe.evaluation
+        self._learns_answers = recipe.task.rows == "conversations"
+        self._objective = recipe.task.objective(router_loss_weight=tuned.router_loss_weight)
         self._is_compiled = recipe.training.compile
         self._seed = recipe.seed
         self._data = data
@@ -99,9 +108,14 @@ class Measure:
         self._batches = self._held_out_batches()
 
     def losses(self, model: nn.Module) -> dict[str, float]:
-        """Loss, perplexity and token accuracy over all held-out rows; every process must call this."""
+        """Figures over all held-out rows, the loss among them; every process must call this.
+
+        Of answers perplexity and token accuracy, of preferences rewards, margin, accuracy and log-probabilities.
+        """
         with self._accelerator.autocast():
-            return dict(loss_metrics(model, self._batches, self._accelerator))
+            if self._learns_answers:
+                return dict(loss_metrics(model, self._batches, self._accelerator))
+            return dict(objective_metrics(model, self._objective, self._batches, self._accelerator))
 
     def before(self) -> Figures:
         """The model before it is tuned, also with examples in the prompt; measured once, however often it resumes."""
@@ -143,8 +157,10 @@ class Measure:
 
     def _answers(self, when: str, num_shots: int) -> tuple[dict[str, float], tuple[str, str, str]]:
         data = self._data
-        assert data.eval_rows is not None
-        rows = pick_rows(data.eval_rows, self._settings.max_rows)
+        assert data.eval is not None
+        rows = pick_rows(data.eval.conversations, self._settings.max_rows)
+        train_rows = data.train.conversations if num_shots else ()
+        shots = pick_shots(train_rows, num_shots, seed=self._seed, without=rows)
         suffix = f"@{num_shots}" if num_shots else ""
         # Caches grow by a position a token: compiled layers would be compiled again and again.
         eagerly = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
@@ -156,7 +172,7 @@ class Measure:
                 metrics=self._settings.metrics,
                 max_new_tokens=self._settings.max_new_tokens,
                 pad_token_id=data.pad_token_id,
-                shots=pick_shots(data.train_rows, num_shots, seed=self._seed, without=rows) if num_shots else (),
+                shots=shots,
                 by=self._settings.by,
                 answers_file=self._folder.evaluations / f"answers_{when}{suffix}.jsonl",
                 accelerator=self._accelerator,
@@ -175,9 +191,9 @@ class Measure:
             return float(loss_metrics(model, batches, self._accelerator)["loss"])
 
     def _held_out_batches(self) -> list[Batch]:
-        examples = self._data.eval
-        if examples is None:
+        if self._data.eval is None:
             return []
+        examples = self._data.eval.examples
         return evaluation_batches(
             examples,
             rows_per_batch=max(1, TOKENS_PER_BATCH // int(examples.lengths_N.max())),

@@ -4,6 +4,8 @@ import difflib
 import shutil
 from pathlib import Path
 
+import yaml
+
 from ftk.core.errors import RecipeError
 from ftk.recipe.shipped import SCHEMA_FILE, ShippedRecipe, shipped_folder, shipped_recipes
 
@@ -16,7 +18,7 @@ def recipe_path(name: str) -> str:
 
 
 def copy_recipe(name: str, folder: Path, *, force: bool) -> list[Path]:
-    """Copy a shipped recipe, and the schema that it names for editors; returns what was written.
+    """Copy a shipped recipe, what it extends, and the schema that it names for editors; returns what was written.
 
     Raises:
         RecipeError: there is no such recipe, or the file exists and `force` is not given.
@@ -25,15 +27,21 @@ def copy_recipe(name: str, folder: Path, *, force: bool) -> list[Path]:
     target = folder / recipe.path.name
     if target.exists() and not force:
         raise RecipeError("exists already. --force overwrites it", place=str(target))
-    schema = folder / SCHEMA_FILE
     copies = [(recipe.path, target)]
     # The schema of an older ftk is replaced on demand alone, as any other file of the user's.
-    if force or not schema.exists():
-        copies.append((shipped_folder() / SCHEMA_FILE, schema))
+    for name in [*_extended(recipe.path), SCHEMA_FILE]:
+        if force or not (folder / name).exists():
+            copies.append((shipped_folder() / name, folder / name))
     try:
         return [Path(shutil.copyfile(source, destination)) for source, destination in copies]
     except OSError as error:
         raise RecipeError(f"cannot be written: {error.strerror}", place=str(folder)) from error
+
+
+def _extended(path: Path) -> list[str]:
+    """Names of the shipped recipes that one extends, the nearest first."""
+    base = yaml.safe_load(path.read_text(encoding="utf-8")).get("extends")
+    return [] if base is None else [base, *_extended(path.with_name(base))]
 
 
 def _shipped(name: str) -> ShippedRecipe:

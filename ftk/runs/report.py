@@ -6,6 +6,7 @@ from typing import Any
 
 from ftk.core.atomic import atomic_write
 from ftk.core.json_values import finite
+from ftk.runs.falling_chosen import falling_chosen, logged_steps
 from ftk.runs.folder import RunFolder
 from ftk.runs.measure import Figures
 from ftk.runs.summary import comparison
@@ -31,7 +32,9 @@ def result_object(folder: RunFolder, result: FitResult, before: Figures, after: 
     }
 
 
-def sentences(folder: RunFolder, result: FitResult, forgetting: str | None) -> list[str]:
+def sentences(
+    folder: RunFolder, result: FitResult, before: Figures, after: Figures, forgetting: str | None
+) -> list[str]:
     """What the run says in words."""
     told = list(result.verdict.sentences)
     if result.best_step is not None and result.best_step != result.steps:
@@ -44,7 +47,8 @@ def sentences(folder: RunFolder, result: FitResult, forgetting: str | None) -> l
         told.append(f"steps without an update: {reasons}")
     if result.stopped_early:
         told.append(f"stopped early after step {result.steps}: the held-out loss no longer falls")
-    return told + ([forgetting] if forgetting else [])
+    falling = falling_chosen(before.metrics, after.metrics, logged_steps(folder.path / "metrics.jsonl"))
+    return told + [sentence for sentence in (falling, forgetting) if sentence]
 
 
 def write_report(folder: RunFolder, answer: Mapping[str, Any], told: list[str]) -> None:

@@ -1,16 +1,21 @@
 """What a run is trained and measured on: rows read, rendered and cut, before anything is written or loaded."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ftk.core.errors import RecipeError
-from ftk.core.types import Examples
+from ftk.core.types import Conversation, Examples
 from ftk.data.cache import default_cache_folder
-from ftk.data.load import Conversations, read_conversations
+from ftk.data.comparisons import conversations, read_comparisons
+from ftk.data.load import read_conversations
 from ftk.data.prepare import PreparationReport, prepare
+from ftk.data.prepare_comparisons import prepare_comparisons
 from ftk.data.render import Renderer, renderer_for
+from ftk.data.settings import Source
 from ftk.models.load import load_config, load_tokenizer, max_positions
+from ftk.objectives.sft import Sft
 from ftk.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -21,18 +26,28 @@ DEFAULT_MAX_LENGTH = 2048
 
 
 @dataclass(frozen=True)
+class Part:
+    """Rows to train on, or rows held out."""
+
+    examples: Examples
+    report: PreparationReport
+    read: Callable[[], Sequence[Conversation]]
+
+    @cached_property
+    def conversations(self) -> Sequence[Conversation]:
+        """The rows as questions with their answers, of a preference the chosen ones; read when first looked at."""
+        return self.read()
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """Everything that a run reads."""
 
     tokenizer: "PreTrainedTokenizerBase"
     renderer: Renderer
     max_length: int
-    train_rows: Conversations
-    train: Examples
-    train_report: PreparationReport
-    eval_rows: Conversations | None
-    eval: Examples | None
-    eval_report: PreparationReport | None
+    train: Part
+    eval: Part | None
 
     @property
     def pad_token_id(self) -> int:
@@ -42,8 +57,8 @@ class TrainingData:
 
     def lines(self) -> list[str]:
         """What a person should know of the rows."""
-        lines = [f"train  {line}" for line in self.train_report.lines()]
-        return lines + [f"eval   {line}" for line in (self.eval_report.lines() if self.eval_report else [])]
+        lines = [f"train  {line}" for line in self.train.report.lines()]
+        return lines + [f"eval   {line}" for line in (self.eval.report.lines() if self.eval else [])]
 
 
 def read_training_data(recipe: Recipe) -> TrainingData:
@@ -56,22 +71,37 @@ def read_training_data(recipe: Recipe) -> TrainingData:
     tokenizer = load_tokenizer(recipe.model)
     renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
     max_length = max_length_of(recipe)
-    prepared = partial(
-        prepare,
-        renderer=renderer,
-        settings=recipe.data,
-        max_length=max_length,
-        prompt_loss_weight=recipe.task.prompt_loss_weight,
-        train_on=recipe.task.train_on,
-        cache_folder=default_cache_folder(),
+    train = read_part(recipe, recipe.data.train, renderer, role="data.train", max_length=max_length)
+    held_out = None
+    if recipe.data.eval:
+        held_out = read_part(recipe, recipe.data.eval, renderer, role="data.eval", max_length=max_length)
+    return TrainingData(tokenizer, renderer, max_length, train, held_out)
+
+
+def read_part(recipe: Recipe, sources: Sequence[Source], renderer: Renderer, *, role: str, max_length: int) -> Part:
+    """Read and render the rows of `sources` as the recipe's task learns from them.
+
+    Raises:
+        DataError: a row does not read, or would teach something broken.
+    """
+    task, cache_folder = recipe.task, default_cache_folder()
+    if isinstance(task, Sft):
+        rows = read_conversations(sources, role=role)
+        examples, report = prepare(
+            rows,
+            renderer,
+            settings=recipe.data,
+            max_length=max_length,
+            prompt_loss_weight=task.prompt_loss_weight,
+            train_on=task.train_on,
+            cache_folder=cache_folder,
+        )
+        return Part(examples, report, lambda: rows)
+    comparisons = read_comparisons(sources, role=role, unpaired=task.rows == "unpaired")
+    examples, report = prepare_comparisons(
+        comparisons, renderer, settings=recipe.data, max_length=max_length, cache_folder=cache_folder
     )
-    train_rows = read_conversations(recipe.data.train, role="data.train")
-    train, train_report = prepared(train_rows)
-    eval_rows = read_conversations(recipe.data.eval, role="data.eval") if recipe.data.eval else None
-    evaluated = prepared(eval_rows) if eval_rows is not None else (None, None)
-    return TrainingData(
-        tokenizer, renderer, max_length, train_rows, train, train_report, eval_rows, evaluated[0], evaluated[1]
-    )
+    return Part(examples, report, lambda: conversations(comparisons))
 
 
 def max_length_of(recipe: Recipe) -> int:

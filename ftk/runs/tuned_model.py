@@ -1,4 +1,4 @@
-"""The model of a run: loaded, quantized where asked, and wrapped so that the chosen weights move."""
+"""The model of a run: loaded and quantized where asked, then wrapped so that the chosen weights move."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,30 +39,51 @@ class TunedModel:
         """What a person should know of the model; `packs` tells whether rows will hold several documents."""
         counts = f"{self.num_parameters:,} parameters, {self.num_trained:,} trained"
         lines = [f"model  {self.place.name}: {counts} ({self.num_trained / self.num_parameters:.2%})"]
-        notes = (self.scoring.head_note, self.scoring.packing_note if packs else None)
+        notes = (self.scoring.head_note, self.scoring.packing_note if packs else None, self.scoring.tree_note)
         return lines + [f"model  {note}" for note in notes if note is not None]
 
 
-def build_model(recipe: Recipe, accelerator: "Accelerator") -> TunedModel:
-    """Load the model and apply quantization and tuning.
+@dataclass(frozen=True)
+class StartModel:
+    """The model as a run begins, before anything is added to it: what a reference is computed with."""
+
+    place: ModelPlace
+    causal_lm: Any
+
+
+def load_start(recipe: Recipe, accelerator: "Accelerator") -> StartModel:
+    """Load the model, quantized where the recipe says so; of an adapter folder the base with its adapter.
 
     Raises:
-        ModelError: the model cannot be used, or a format or adapter does not go with it.
-        RecipeError: a target module does not exist.
+        ModelError: the model cannot be used, or a format does not go with it.
     """
     precision = resolve_precision(recipe.training.precision, accelerator.device)
     dtype = FROZEN_DTYPES[DTYPES.get(recipe.model.dtype, precision)]  # type: ignore[index]
-    quantization = recipe.quantization.loading_config(FROZEN_DTYPES[precision]) if recipe.quantization else None
-    is_full = isinstance(recipe.tuning, Full)
-    model = load_model(
+    model: Any = load_model(
         recipe.model,
         # Weights that all move are float32 whatever the computation; loading them so spares a second copy.
-        dtype=FROZEN_DTYPES["fp32"] if is_full else dtype,
+        dtype=FROZEN_DTYPES["fp32"] if isinstance(recipe.tuning, Full) else dtype,
         device=accelerator.device,
-        quantization_config=quantization,
+        quantization_config=recipe.quantization.loading_config(FROZEN_DTYPES[precision])
+        if recipe.quantization
+        else None,
     )
-    config = model.config
-    model = _tuned(model, recipe)
+    place = locate(recipe.model)
+    if place.adapter_folder is not None and isinstance(recipe.tuning, Full):
+        # All weights move and are written: the adapter becomes part of them.
+        model = model.merge_and_unload()
+    return StartModel(place, model)
+
+
+def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> TunedModel:
+    """Apply tuning to the model, which `start` no longer is from then on.
+
+    Raises:
+        ModelError: an adapter does not go with the model.
+        RecipeError: a target module does not exist, or settings are not those of the adapter that goes on.
+    """
+    config = start.causal_lm.config
+    model = _tuned(start.causal_lm, recipe)
     store_trained_in_float32(model)
     if recipe.training.activation_checkpointing:
         enable_activation_checkpointing(model)
@@ -72,9 +93,9 @@ def build_model(recipe: Recipe, accelerator: "Accelerator") -> TunedModel:
     parameters = list(model.parameters())
     # What is proven must be what will run: flash attention takes float32 weights under autocast alone.
     with accelerator.autocast():
-        scoring = ScoringModel(model, router=weight > 0)
+        scoring = ScoringModel(model, router=weight > 0, trees=recipe.task.rows == "pairs")
     return TunedModel(
-        place=locate(recipe.model),
+        place=start.place,
         scoring=scoring,
         num_parameters=sum(_count(parameter) for parameter in parameters),
         num_trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),

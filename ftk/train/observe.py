@@ -91,7 +91,7 @@ class Observer:
             "step": progress.step,
             "epoch": progress.step / steps_per_epoch if steps_per_epoch else None,
             "loss": None if result.skipped else result.loss,
-            "token_accuracy": result.token_accuracy,
+            **result.figures,
             "learning_rate": learning_rate,
             "grad_norm": None if result.skipped else result.grad_norm,
             "tokens": progress.tokens,

@@ -46,6 +46,8 @@ class StepResult:
     """Each term by itself, divided by its weight."""
     observed: dict[str, float]
     """Sums that the objective observed."""
+    figures: dict[str, float]
+    """What the objective tells of them, by name."""
     grad_norm: float
     """Euclidean norm of all gradients before clipping."""
     num_tokens: int
@@ -54,12 +56,6 @@ class StepResult:
     """Why the weights did not move; None where they did."""
     stop_flags: Flags
     """Requests to stop, added up over processes."""
-
-    @property
-    def token_accuracy(self) -> float | None:
-        """Share of answer tokens that were the most probable ones; None where the objective counts none."""
-        count = self.observed.get("num_answer_tokens", 0.0)
-        return self.observed["num_correct"] / count if count else None
 
 
 class Step:
@@ -96,7 +92,7 @@ class Step:
         weights, num_tokens = self._totals(micro_batches)
         if not any(weights.values()):
             terminated, interrupted = self._sum_over_processes(self._stop_flags())
-            return StepResult(math.nan, {}, {}, 0.0, num_tokens, "no weight", (terminated, interrupted))
+            return StepResult(math.nan, {}, {}, {}, 0.0, num_tokens, "no weight", (terminated, interrupted))
         terms_M = self._accumulate_gradients(micro_batches, weights)
         norm = self._gradient_norm()
         sums, figures = self._gather(terms_M, norm)
@@ -109,13 +105,16 @@ class Step:
             self._accelerator.scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
         observed = {name: sums[name] for name in terms_M[0].observed}
-        return StepResult(loss, terms, observed, figures.grad_norm, num_tokens, skipped, figures.stop_flags)
+        told = self._objective.figures(observed)
+        return StepResult(loss, terms, observed, told, figures.grad_norm, num_tokens, skipped, figures.stop_flags)
 
     def rehearse(self, batch: Batch) -> None:
         """Forward and backward of one batch without exchange between processes or an update; gradients stay."""
         weights = {name: weight or 1.0 for name, weight in self._objective.weights(batch).items()}
+        seen = self._objective.statistics_batches(batch)
+        statistics = None if _is_itself(seen, batch) else self._sums_of(seen)
         with gradient_exchange(self._model, is_last=is_sharded(self._model)):
-            self._accelerator.backward(_total(self._terms(batch, None), weights))
+            self._accelerator.backward(_total(self._terms(batch, statistics), weights))
 
     def _totals(self, micro_batches: Sequence[Batch]) -> tuple[dict[str, float], int]:
         """Weight of each term, and real tokens, over all micro-batches and processes."""
@@ -145,19 +144,26 @@ class Step:
         return self._objective.terms(scores, batch, statistics)
 
     def _statistics(self, micro_batches: Sequence[Batch]) -> dict[str, Tensor] | None:
-        """Sums over the whole step that the terms need, from a pass of its own; None where one batch is the step."""
-        if not self._objective.needs_statistics:
-            return {}
-        if len(micro_batches) == 1 and self._accelerator.num_processes == 1:
+        """Sums over the whole step that the terms need, from a pass of its own; None where the one batch has them."""
+        seen_M = [self._objective.statistics_batches(batch) for batch in micro_batches]
+        if len(micro_batches) == 1 and self._accelerator.num_processes == 1 and _is_itself(seen_M[0], micro_batches[0]):
             return None
+        # The second pass must see the same dropout, or the statistics are of another model: what it scores comes in
+        # the same order, and what lies aside afterwards.
+        own = [one for seen, batch in zip(seen_M, micro_batches, strict=True) for one in seen if one is batch]
+        aside = [one for seen, batch in zip(seen_M, micro_batches, strict=True) for one in seen if one is not batch]
+        sums = self._sums_of([*own, *aside])
+        return {name: self._accelerator.reduce(value, "sum") for name, value in sums.items()}
+
+    def _sums_of(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Statistics of batches of this process, added up."""
         total: dict[str, Tensor] = {}
-        # The second pass must see the same dropout, or the statistics are of another model.
         with torch.no_grad(), random_state.kept():
-            for batch in micro_batches:
+            for batch in batches:
                 batch = batch.to(self._accelerator.device)
-                sums = self._objective.statistics(self._model(batch), batch)
-                total = {name: total[name] + value if total else value for name, value in sums.items()}
-        return {name: self._accelerator.reduce(value, "sum") for name, value in total.items()}
+                for name, value in self._objective.statistics(self._model(batch), batch).items():
+                    total[name] = total[name] + value if name in total else value
+        return total
 
     def _gradient_norm(self) -> Tensor:
         if self._accelerator.scaler is not None:
@@ -210,6 +216,11 @@ class Step:
             return list(values)
         device = self._accelerator.device
         return self._accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=device), "sum").tolist()  # type: ignore[no-any-return]
+
+
+def _is_itself(seen: Sequence[Batch], batch: Batch) -> bool:
+    """Whether statistics look at the very batch alone: its own pass with gradients has what they need."""
+    return len(seen) == 1 and seen[0] is batch
 
 
 def _total(terms: Terms, weights: Mapping[str, float]) -> Tensor:

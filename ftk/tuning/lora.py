@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ftk.core.config import Section
 from ftk.core.errors import RecipeError
+from ftk.tuning.continued import continue_lora
 
 ALL_LINEAR = "all-linear"
 
@@ -41,11 +42,18 @@ class Lora(Section):
     def apply(self, model: nn.Module) -> nn.Module:
         """The model wrapped by PEFT, adapters added in float32, everything else frozen.
 
+        A model that brings an adapter goes on with that one.
+
         Raises:
             RecipeError: a target module does not exist (lists those that do), or the adapter cannot do what is asked.
         """
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig, PeftModel, get_peft_model
 
+        if isinstance(model, PeftModel):
+            wanted = self.model_dump(include=self.model_fields_set - {"name", "target_modules"})
+            named = "target_modules" in self.model_fields_set
+            modules_wanted = set(self.modules_of(model.base_model.model)) if named else None
+            return cast(nn.Module, continue_lora(model, wanted, modules=modules_wanted))
         modules = self.modules_of(model)
         experts = expert_parameters(model) if self.target_modules == ALL_LINEAR else []
         if experts and (self.dropout or self.dora):
@@ -94,10 +102,19 @@ class Lora(Section):
 
 
 def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """The matrix products of a model by full name, quantized ones and GPT-2's transposed ones included."""
+    """The matrix products of a model by full name, quantized ones and GPT-2's transposed ones included.
+
+    One that has an adapter counts as itself, and its adapter not.
+    """
     from transformers.pytorch_utils import Conv1D
 
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            wrapped = name.removesuffix(".base_layer")
+            if wrapped != name or not (".lora_A." in name or ".lora_B." in name):
+                found[wrapped] = module
+    return found
 
 
 def expert_parameters(model: nn.Module) -> list[str]:

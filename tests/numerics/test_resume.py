@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from preference_objectives import LOSSES
 from train_stand_in import train
 
 from ftk.core.errors import Interrupted, RunError, Stopped
@@ -31,19 +32,24 @@ def bitwise(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
 OPTIONS = {"dropout": 0.3, "evaluate_every": 2}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "{name: sgd, momentum: 0.9}"])
-@pytest.mark.parametrize("at", [5, 11, 14])
-def test_resume_is_bitwise(tmp_path, at, optimizer):
+@pytest.mark.parametrize(
+    ("objective", "optimizer", "at"),
+    [
+        *(("sft", optimizer, at) for optimizer in ("adamw", "{name: sgd, momentum: 0.9}") for at in (5, 11, 14)),
+        *((name, "adamw", 11) for name in LOSSES),
+    ],
+)
+def test_resume_is_bitwise(tmp_path, at, optimizer, objective):
     """known_bugs: resume. The signal comes in the middle of a step, also one after which held-out rows are measured."""
     chosen = {"name": "sgd", "momentum": 0.9} if "sgd" in optimizer else optimizer
-    whole, wanted = train(tmp_path / "whole", optimizer=chosen, **OPTIONS)
+    whole, wanted = train(tmp_path / "whole", objective=objective, optimizer=chosen, **OPTIONS)
     with pytest.raises(Stopped) as caught:
-        train(tmp_path / "parts", optimizer=chosen, signal_at=at, **OPTIONS)
+        train(tmp_path / "parts", objective=objective, optimizer=chosen, signal_at=at, **OPTIONS)
     assert caught.value.exit_code == 75
     stopped = len(lines(tmp_path / "parts"))
     assert 0 < stopped < 8
     assert f"step {stopped}" in str(caught.value)
-    result, found = train(tmp_path / "parts", seed=99, optimizer=chosen, **OPTIONS)
+    result, found = train(tmp_path / "parts", objective=objective, seed=99, optimizer=chosen, **OPTIONS)
     bitwise(found, wanted)
     for name in ("metrics.jsonl", "evaluations.jsonl"):
         assert timeless(lines(tmp_path / "parts", name)) == timeless(lines(tmp_path / "whole", name))

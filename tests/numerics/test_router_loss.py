@@ -2,11 +2,18 @@
 
 import pytest
 import torch
+from families import model_of
+from preference_objectives import batch_of as batch_of_examples
+from preference_objectives import examples
 from torch import Tensor
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from ftk.core.types import Batch, RouterLoad
+from ftk.models.scoring import ScoringModel
+from ftk.objectives.preference.task import Preference
 from ftk.objectives.router import balance_loss, router_statistics, router_term
+from ftk.train.group import join_group
+from ftk.train.step import Step
 
 EXPERTS, CHOSEN, LAYERS = 6, 2, 3
 
@@ -78,3 +85,47 @@ def test_a_row_that_keeps_processes_in_step_counts_nothing() -> None:
     assert statistics["router_tokens"] == 0
     whole = {"router_counts": torch.ones(EXPERTS), "router_tokens": torch.tensor(9.0)}
     assert router_term(load, batch_of(0), whole) == 0
+
+
+@pytest.mark.parametrize("trees", [True, False], ids=["prompts shared", "prompts repeated"])
+@pytest.mark.parametrize("loss", ["dpo", "kto"])
+def test_preferences_are_learned_beside_the_balance_of_experts(loss: str, trees: bool) -> None:
+    """Any split gives the same gradients, and the balance is that of the same rows without a preference."""
+    model = model_of("qwen3_moe")
+    scoring = ScoringModel(model, router=True, trees=trees)
+    data = examples(6, unpaired=loss == "kto", seed=5)
+    task = Preference.model_validate({"loss": loss, "router_loss_weight": 0.4})
+    found: list[dict[str, Tensor]] = []
+    results = []
+    for sizes in ([6], [1, 3, 2]):
+        batches, start = [], 0
+        for size in sizes:
+            batches.append(batch_of_examples([[one] for one in data[start : start + size]], spare=data[0]))
+            start += size
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        seen: dict[str, Tensor] = {}
+        optimizer.register_step_pre_hook(
+            lambda *_, seen=seen: seen.update(
+                {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+            )
+        )
+        step = Step(
+            model=scoring,
+            objective=task.objective(),
+            optimizer=optimizer,
+            accelerator=join_group("fp32"),
+            max_grad_norm=None,
+        )
+        results.append(step(batches, learning_rate=0.0))
+        found.append(seen)
+    whole, parts = results
+    assert whole.terms.keys() == {"preference", "router"}
+    assert parts.terms == pytest.approx(whole.terms, rel=1e-5)
+    floor = 1e-3 * whole.grad_norm
+    for name, gradient in found[0].items():
+        assert (found[1][name] - gradient).norm() <= 1e-5 * max(float(gradient.norm()), floor), name
+    batch = batch_of_examples([[one] for one in data], spare=data[0])
+    load = scoring(batch).router
+    assert load is not None
+    balance = balance_loss(load.counts_E / load.num_tokens, load.probabilities_E / load.num_tokens)
+    assert whole.terms["router"] == pytest.approx(0.4 * balance.item(), rel=1e-5)

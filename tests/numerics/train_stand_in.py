@@ -8,19 +8,20 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from preference_objectives import LOSSES, VOCABULARY, batch_of, examples, objective_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ftk.core.types import Batch, Terms, TokenScores
 from ftk.objectives.sft import SftObjective
 
-VOCABULARY = 48
+OBJECTIVES = ("sft", *LOSSES)
 
 
 class Block(nn.Module):
@@ -30,10 +31,10 @@ class Block(nn.Module):
         self.linear = nn.Linear(2 * width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, visible_BLL: Tensor) -> Tensor:
         normed = self.norm(hidden)
-        counts = torch.arange(1, hidden.shape[1] + 1, device=hidden.device).to(hidden.dtype)
-        past = normed.cumsum(1) / counts[None, :, None]
+        shares_BLL = visible_BLL.to(hidden.dtype) / visible_BLL.sum(-1, keepdim=True)
+        past = shares_BLL @ normed
         return hidden + self.dropout(F.gelu(self.linear(torch.cat([normed, past], -1))))
 
 
@@ -48,26 +49,43 @@ class StandIn(nn.Module):
         self.head = nn.Linear(width, VOCABULARY, bias=False)
 
     def forward(self, batch: Batch) -> TokenScores:
+        visible_BLL = visible(batch)
         hidden = self.embed_tokens(batch.input_ids_BL)
         for layer in self.layers:
-            hidden = layer(hidden)
-        logits = self.head(self.norm(hidden))[:, :-1]
-        targets = batch.input_ids_BL[:, 1:]
+            hidden = layer(hidden, visible_BLL)
+        # A token is predicted at the latest place that it sees; the first one of a document by itself, without weight.
+        places_L = torch.arange(hidden.shape[1], device=hidden.device)
+        before_BLL = visible_BLL & (places_L < places_L[:, None])
+        predictors_BL = torch.where(before_BLL, places_L, 0).amax(-1)
+        hidden = hidden.gather(1, predictors_BL[..., None].expand_as(hidden))
+        logits = self.head(self.norm(hidden))
+        targets_BL = batch.input_ids_BL
         logps = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
-        logps_BL = F.pad(logps.gather(-1, targets[..., None])[..., 0], (1, 0))
+        logps_BL = logps.gather(-1, targets_BL[..., None])[..., 0]
         taught_BL = batch.weights_BL > 0
-        correct_BL = F.pad(logits.argmax(-1) == targets, (1, 0)) & taught_BL
+        correct_BL = (logits.argmax(-1) == targets_BL) & taught_BL
         # A row of weight 0 must still touch every parameter, hence the product and no selection.
         return TokenScores(torch.where(taught_BL, logps_BL, logps_BL * 0.0), correct_BL)
+
+
+def visible(batch: Batch) -> Tensor:
+    """bool [B, L, L]: what the token at a place sees: itself and before, its document's trunk and its own branch."""
+    documents_BL = batch.document_ids_BL
+    seen_BLL = (documents_BL[:, :, None] == documents_BL[:, None]).tril()
+    if batch.branches_BL is not None:
+        branches_BL = batch.branches_BL
+        seen_BLL &= (branches_BL[:, None] == 0) | (branches_BL[:, :, None] == branches_BL[:, None])
+    return seen_BLL
 
 
 class Baselined:
     """An objective that needs sums over the whole step: likelihood times its distance from the step's mean."""
 
-    needs_statistics = True
-
     def weights(self, batch: Batch) -> dict[str, float]:
         return {"nll": float((batch.weights_BL > 0).sum())}
+
+    def statistics_batches(self, batch: Batch) -> Sequence[Batch]:
+        return (batch,)
 
     def statistics(self, scores: TokenScores, batch: Batch) -> dict[str, Tensor]:
         return {"sum": scores.logps_BL.sum().detach(), "count": (batch.weights_BL > 0).sum().to(scores.logps_BL)}
@@ -75,6 +93,9 @@ class Baselined:
     def terms(self, scores: TokenScores, batch: Batch, statistics: Mapping[str, Tensor]) -> Terms:
         mean = statistics["sum"] / statistics["count"]
         return Terms({"nll": ((scores.logps_BL - mean) ** 2 * (batch.weights_BL > 0)).sum()}, {})
+
+    def figures(self, observed: Mapping[str, float]) -> dict[str, float]:
+        return {}
 
 
 def llama(tuning: str) -> nn.Module:
@@ -131,12 +152,24 @@ def collate(chosen: Sequence[tuple[list[int], list[float]]], indices: Sequence[i
     )
 
 
-def split(chosen: Sequence[tuple[list[int], list[float]]], micro_batch_size: int) -> list[Batch]:
+def split(chosen: Sequence[Any], micro_batch_size: int, collated: Callable[..., Batch] = collate) -> list[Batch]:
     starts = range(0, len(chosen), micro_batch_size)
     return [
-        collate(chosen[start : start + micro_batch_size], range(start, min(len(chosen), start + micro_batch_size)))
+        collated(chosen[start : start + micro_batch_size], range(start, min(len(chosen), start + micro_batch_size)))
         for start in starts
     ]
+
+
+def data_of(objective: str, count: int, *, seed: int = 0) -> tuple[Sequence[Any], Callable[..., Batch]]:
+    """Rows for an objective, and what makes a batch of some of them and their indices."""
+    if objective == "sft":
+        return rows(count, seed=seed), collate
+    made = examples(count, unpaired=objective_of(objective).loss.rows == "unpaired", seed=seed)
+    return made, lambda chosen, indices: batch_of([[one] for one in chosen], spare=made[0])
+
+
+def length_of(row: Any) -> int:
+    return len(row[0] if isinstance(row, tuple) else row.token_ids_L)
 
 
 class Steps:
@@ -144,14 +177,16 @@ class Steps:
 
     def __init__(
         self,
-        data: Sequence[tuple[list[int], list[float]]],
+        data: Sequence[Any],
         *,
+        collate: Callable[..., Batch] = collate,
         batch_size: int,
         micro_batch_size: int,
         process_index: int = 0,
         num_processes: int = 1,
     ) -> None:
-        self.data, self.batch_size, self.micro = data, batch_size, micro_batch_size
+        self.data, self.collate = data, collate
+        self.batch_size, self.micro = batch_size, micro_batch_size
         self.process_index, self.num_processes = process_index, num_processes
         self.done = 0
 
@@ -169,7 +204,7 @@ class Steps:
             batches = []
             for portion in range(portions):
                 indices = mine[portion * self.micro : (portion + 1) * self.micro]
-                batches.append(collate([self.data[one] for one in indices], indices))
+                batches.append(self.collate([self.data[one] for one in indices], indices))
             self.done += 1
             yield batches
 
@@ -180,23 +215,23 @@ class Steps:
         self.done = int(state["done"])
 
 
-class Objective(SftObjective):
-    """Likelihood that sends this process a signal in the middle of a step, where one is wanted."""
+def signalling(objective: Any, *, signal_at: int | None, number: int = signal.SIGTERM) -> Any:
+    """The objective, which sends this process a signal in the middle of a step, where one is wanted."""
+    calls, weights = iter(range(1, sys.maxsize)), objective.weights
 
-    def __init__(self, signal_at: int | None = None, number: int = signal.SIGTERM) -> None:
-        super().__init__()
-        self.calls, self.signal_at, self.number = 0, signal_at, number
+    def counted(batch: Batch) -> dict[str, float]:
+        if next(calls) == signal_at:
+            os.kill(os.getpid(), number)
+        return weights(batch)
 
-    def weights(self, batch: Batch) -> dict[str, float]:
-        self.calls += 1
-        if self.calls == self.signal_at:
-            os.kill(os.getpid(), self.number)
-        return super().weights(batch)
+    objective.weights = counted
+    return objective
 
 
 def train(
     folder: Path,
     *,
+    objective: str = "sft",
     steps: int = 8,
     num_rows: int = 36,
     batch_size: int = 8,
@@ -246,9 +281,11 @@ def train(
     built = training.optimizer.build(
         unwrapped(model).named_parameters(), learning_rate=training.learning_rate, weight_decay=0.01
     )
-    data = rows(num_rows)
+    data, collated = data_of(objective, num_rows)
+    held_out_rows, _ = data_of(objective, 12, seed=9)
     batches = Steps(
         data,
+        collate=collated,
         batch_size=batch_size,
         micro_batch_size=micro,
         process_index=accelerator.process_index,
@@ -260,7 +297,7 @@ def train(
         assert not unwrapped(model).training
         if told is not None:
             return {"loss": next(told)}
-        batch = collate(rows(12, seed=9), range(12))
+        batch = collated(held_out_rows, range(12))
         scores = model(batch.to(accelerator.device))
         return {"loss": float(-(scores.logps_BL * batch.weights_BL).sum() / batch.weights_BL.sum())}
 
@@ -276,7 +313,11 @@ def train(
 
     result = fit(
         model=model,
-        objective=Objective(signal_at, signal_number),
+        objective=signalling(
+            SftObjective() if objective == "sft" else objective_of(objective),
+            signal_at=signal_at,
+            number=signal_number,
+        ),
         batches=batches,
         optimizer=built,
         schedule=training.schedule,
@@ -294,7 +335,7 @@ def train(
         evaluate=evaluate if evaluate_every else None,
         evaluate_every=Interval(steps=evaluate_every) if evaluate_every else None,
         patience=patience,
-        worst_batch=collate(sorted(data, key=lambda row: -len(row[0]))[:micro], range(micro)),
+        worst_batch=collated(sorted(data, key=length_of, reverse=True)[:micro], range(micro)),
         describe_rows=lambda indices: ", ".join(f"rows.jsonl:{index + 1}" for index in indices),
     )
     return result, model
@@ -308,20 +349,21 @@ def main() -> None:
     from ftk.train.shard import gathered, unwrapped, whole
 
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-    try:
-        result, model = train(folder, **options)
-    except FtkError as error:
-        print(error, file=sys.stderr)
-        sys.exit(int(error.exit_code))
-    tensors = {name: whole(one.detach()) for name, one in unwrapped(model).named_parameters()}
-    if options.get("tuning"):
-        # Parts of the model are called from outside its forward, and not equally often.
-        with gathered(model), torch.no_grad():
-            for _ in range(1 + int(os.environ.get("RANK", "0"))):
-                tensors["logits"] = unwrapped(model).causal_lm(torch.tensor([[3, 1, 4, 1, 5]])).logits
-    if os.environ.get("RANK", "0") == "0":
-        save_file(tensors, folder / "final.safetensors")
-        print(json.dumps({"final_loss": result.final_loss, "tokens": result.tokens}))
+    for name in options.pop("objectives", ["sft"]):
+        try:
+            result, model = train(folder / name, objective=name, **options)
+        except FtkError as error:
+            print(error, file=sys.stderr)
+            sys.exit(int(error.exit_code))
+        tensors = {name: whole(one.detach()) for name, one in unwrapped(model).named_parameters()}
+        if options.get("tuning"):
+            # Parts of the model are called from outside its forward, and not equally often.
+            with gathered(model), torch.no_grad():
+                for _ in range(1 + int(os.environ.get("RANK", "0"))):
+                    tensors["logits"] = unwrapped(model).causal_lm(torch.tensor([[3, 1, 4, 1, 5]])).logits
+        if os.environ.get("RANK", "0") == "0":
+            save_file(tensors, folder / name / "final.safetensors")
+            print(json.dumps({"final_loss": result.final_loss, "tokens": result.tokens}))
     leave_group(join_group("fp32"))
 
 

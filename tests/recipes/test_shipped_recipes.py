@@ -22,7 +22,19 @@ OVERRIDES = {
     "sft_qlora": ["training.precision=fp32"],
     "sft_full": ["training.precision=fp32"],
     "sft_gsm8k": ["data.train.0.split=train", "data.eval.0.split=train"],
+    **{f"preference_{loss}": [] for loss in ("dpo", "ipo", "simpo", "orpo", "kto", "apo")},
+    "preference_gsm8k": [],
 }
+OTHER_LOSSES = {
+    "preference_dpo": ("robust", "dpo_norm", "{name: dpo, label_smoothing: 0.1, divergence: js}"),
+    "preference_ipo": ("hinge",),
+    "preference_orpo": ("cpo",),
+    "preference_apo": ("apo_down",),
+}
+"""What the comments of these recipes name besides their own."""
+ADVISED = {"preference_kto", "preference_orpo", "quickstart"}
+ANSWERS = {"loss", "perplexity", "token_accuracy", "general_loss"}
+PREFERENCES = {"loss", "rewards_chosen", "rewards_rejected", "rewards_margin", "logps_chosen", "general_loss"}
 
 
 @pytest.fixture
@@ -38,20 +50,53 @@ def test_each_recipe_has_its_overrides() -> None:
     assert {path.stem for path in RECIPES.glob("*.yaml")} == set(OVERRIDES)
 
 
+@pytest.fixture
+def local_pairs(tmp_path: Path) -> Path:
+    """Solutions, right and wrong, in columns of other names than ftk's."""
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"problem": f"What is {n} plus {n}?", "right": f"A: {2 * n}", "wrong": f"A: {n}"} for n in range(1, 21)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
 @pytest.mark.parametrize("name", sorted(OVERRIDES))
-def test_recipe_runs(name: str, model_folder: Path, local_rows: Path, tmp_path: Path, ftk_json: Ftk) -> None:
+def test_recipe_runs(
+    name: str, model_folder: Path, local_rows: Path, local_pairs: Path, tmp_path: Path, ftk_json: Ftk
+) -> None:
     words = [*SHORT, *OVERRIDES[name], f"model.id={model_folder}", f"output.folder={tmp_path / 'run'}"]
+    parts = ("train", "eval")
     if name == "sft_gsm8k":
-        words += [
-            f"data.{part}.0.{key}" for part in ("train", "eval") for key in (f"source={local_rows}", "subset=null")
-        ]
+        words += [f"data.{part}.0.{key}" for part in parts for key in (f"source={local_rows}", "subset=null")]
+    elif name == "preference_gsm8k":
+        columns = "columns={prompt: problem, chosen: right, rejected: wrong}"
+        words += [f"data.{part}.0.{key}" for part in parts for key in (f"source={local_pairs}", columns)]
+    elif name.startswith("preference_"):
+        words += ["data.eval.0.split=train[:8]"]
     elif name != "quickstart":
         words += [f"data.train={local_rows}", f"data.eval={local_rows}"]
     answer = ftk_json("train", RECIPES / f"{name}.yaml", *words)
     assert answer["exit_code"] == 0, answer["stderr"]
     assert answer["steps"] == 2
     assert Path(answer["model_folder"], "README.md").exists()
-    assert {"loss", "perplexity", "token_accuracy", "general_loss"} <= set(answer["evaluation"]["after"])
+    assert set(answer["evaluation"]["after"]) >= (PREFERENCES if name.startswith("preference_") else ANSWERS)
+    # Their comments say why: pairs taken apart, and every weight of a small model.
+    assert "advice" not in answer["stderr"] or name in ADVISED
+
+
+@pytest.mark.parametrize(("name", "loss"), [(name, loss) for name, losses in OTHER_LOSSES.items() for loss in losses])
+def test_the_other_losses_of_a_family_run(
+    name: str, loss: str, model_folder: Path, tmp_path: Path, ftk_json: Ftk
+) -> None:
+    words = [*SHORT, f"task.loss={loss}", f"model.id={model_folder}", f"output.folder={tmp_path / 'run'}"]
+    short = [
+        "data.train.0.split=train[:8]",
+        "data.eval.0.split=train[:8]",
+        "evaluation.metrics=[]",
+        "evaluation.by=null",
+    ]
+    answer = ftk_json("train", RECIPES / f"{name}.yaml", *words, *short)
+    assert answer["exit_code"] == 0, answer["stderr"]
+    assert set(answer["evaluation"]["after"]) >= PREFERENCES
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
@@ -64,3 +109,15 @@ def test_gsm8k_itself_trains_from_a_file(tmp_path: Path, ftk_json: Ftk) -> None:
     answer = ftk_json("train", RECIPES / "sft_gsm8k.yaml", *words, *steps, f"output.folder={tmp_path / 'run'}")
     assert answer["exit_code"] == 0, answer["stderr"]
     assert answer["evaluation"]["after"]["loss"] < answer["evaluation"]["before"]["loss"]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
+def test_solutions_of_gsm8k_are_preferred_from_a_file(tmp_path: Path, ftk_json: Ftk) -> None:
+    words = [f"data.{part}.0.source={SHARED / 'gsm8k_preference.jsonl'}" for part in ("train", "eval")]
+    words += ["data.train.0.split=train[:32]", "data.eval.0.split=train[:32]"]
+    steps = ["training.max_steps=6", "training.batch_size=8", "training.schedule=constant"]
+    answer = ftk_json("train", RECIPES / "preference_gsm8k.yaml", *words, *steps, f"output.folder={tmp_path / 'run'}")
+    assert answer["exit_code"] == 0, answer["stderr"]
+    before, after = (answer["evaluation"][when] for when in ("before", "after"))
+    assert after["rewards_margin"] > before["rewards_margin"] == pytest.approx(0, abs=1e-4)
+    assert after["loss"] < before["loss"] == pytest.approx(0.6931, abs=1e-3)

@@ -64,3 +64,57 @@ def test_stats_tells_lengths_and_overlap(recipe: str, capsys: pytest.CaptureFixt
     assert 0 < train["num_too_long"] < 2000
     assert answer["eval"]["num_rows"] == 200
     assert answer["overlap"] == {"num_rows": 0, "num_prompts": 0}
+
+
+@pytest.fixture
+def preferences(recipe: str) -> str:
+    Path(recipe).write_text(
+        "model: ftk://tiny\ntask: preference\n"
+        "data: {train: ftk://orders/preference_train, eval: ftk://orders/preference_eval}\n"
+    )
+    return recipe
+
+
+def test_preview_shows_both_sides_of_a_pair(preferences: str, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = commands["preview"](preferences, rows=2)
+    told = capsys.readouterr().out
+    assert "ftk://orders/preference_train: format pairs" in told
+    assert "weights 0, 1\n── prompt\n⟨" in told
+    assert '── chosen\n⟦{"customer":' in told
+    assert '── rejected\n⟦{"customer":' in told
+    assert "lies on prompts" not in told
+    assert [stretch["part"] for stretch in answer["rows"][0]["stretches"]] == [
+        "prompt", "chosen", "chosen", "rejected", "rejected",
+    ]  # fmt: skip
+    answer = commands["preview"](preferences, ["task.loss=kto"], rows=2)
+    told = capsys.readouterr().out
+    assert "── good completion\n⟦" in told
+    assert "── bad completion\n⟦" in told
+    assert "aside" not in told
+
+
+def test_preview_of_a_pair_is_coloured_in_a_terminal(
+    preferences: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    commands["preview"](preferences, rows=1)
+    assert capsys.readouterr().out.count("\x1b[1;32m{") == 2
+
+
+def test_stats_tells_of_both_sides(preferences: str, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = commands["stats"](preferences)
+    told = capsys.readouterr().out
+    assert "ftk://orders/preference_train: 800 rows, format pairs (found from the columns)" in told
+    assert "800 chosen completions: " in told
+    assert "800 rejected completions: " in told
+    assert "the chosen completion is the longer one in " in told
+    assert 0 < answer["train"]["chosen_longer_share"] < 1
+    assert [one["name"] for one in answer["eval"]["completions"]] == ["chosen", "rejected"]
+    assert answer["overlap"] == {"num_rows": 0, "num_prompts": 0}
+    answer = commands["stats"](preferences, ["task.loss=kto"])
+    told = capsys.readouterr().out
+    assert "1,600 rows" in told
+    assert [one["num_completions"] for one in answer["train"]["completions"]] == [800, 800]
+    assert (answer["train"]["chosen_longer_share"], answer["overlap"]["num_rows"]) == (None, 0)

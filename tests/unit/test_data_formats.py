@@ -53,7 +53,7 @@ def test_every_format_has_a_case() -> None:
 
 
 def test_no_format_for_unknown_columns() -> None:
-    assert format_of(["text"]) is None
+    assert format_of(["text"], FORMATS) is None
 
 
 def test_columns_are_mapped(tmp_path: Path) -> None:

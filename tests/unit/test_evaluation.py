@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftk.core.errors import DataError, RecipeError
-from ftk.core.types import Batch, Conversation, TokenScores
+from ftk.core.types import Batch, Conversation, Terms, TokenScores
 from ftk.data.batches import evaluation_batches
 from ftk.data.render import Renderer
 from ftk.data.template import template_text
@@ -23,8 +23,9 @@ from ftk.evaluation.metrics.exact_match import ExactMatch
 from ftk.evaluation.metrics.json_fields import JsonFields
 from ftk.evaluation.metrics.rouge_l import RougeL
 from ftk.evaluation.retention import forgetting, general_text, general_text_batches
-from ftk.evaluation.score import loss_metrics
+from ftk.evaluation.score import loss_metrics, objective_metrics
 from ftk.models.scoring import ScoringModel
+from ftk.objectives.sft import SftObjective
 from ftk.runs.answers import evaluate_answers, pick_rows, pick_shots
 from ftk.runs.measure import Figures
 
@@ -111,6 +112,72 @@ def test_evaluation_in_training_mode():
     loss_metrics(model, batches)
     assert model.training
     assert not model.dropout.training
+
+
+class Centred(SftObjective):
+    """Squared distance from the mean over all rows: it must be known before any row is judged."""
+
+    def statistics_batches(self, batch: Batch) -> tuple[Batch, ...]:
+        return (batch,)
+
+    def statistics(self, scores: TokenScores, batch: Batch) -> dict[str, Tensor]:
+        counts_BL = batch.weights_BL > 0
+        return {"sum": torch.where(counts_BL, scores.logps_BL, 0.0).sum(), "count": counts_BL.sum()}
+
+    def weights(self, batch: Batch) -> dict[str, float]:
+        return {"distance": float((batch.weights_BL > 0).sum()), "unused": 0.0}
+
+    def terms(self, scores: TokenScores, batch: Batch, statistics: Any) -> Terms:
+        mean = statistics["sum"] / statistics["count"]
+        distance = ((scores.logps_BL - mean) ** 2 * (batch.weights_BL > 0)).sum()
+        return Terms({"distance": distance, "unused": distance}, {"num_rows": torch.tensor(batch.num_examples)})
+
+    def figures(self, observed: Any) -> dict[str, float]:
+        return {"rows": observed["num_rows"]}
+
+
+@pytest.mark.parametrize("rows_per_batch", [1, 3, 7])
+def test_an_objective_is_measured_over_all_rows_as_one_step(rows_per_batch):
+    batches = evaluation_batches(examples_of(LENGTHS), rows_per_batch=rows_per_batch, pad_token_id=0)
+    found = objective_metrics(Stub(), Centred(), batches)
+    values = [100 * row + place for row, length in enumerate(LENGTHS) for place in range(1, length)]
+    logps = torch.tensor([-(value % 7) / 7 for value in values], dtype=torch.float64)
+    assert found == {"loss": pytest.approx(float(logps.var(correction=0)), rel=1e-6), "rows": len(LENGTHS)}
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_an_objective_is_measured_alike_on_any_number_of_processes(num_processes):
+    group: Any = Group(num_processes)
+    for process_index in range(num_processes):
+        batches = evaluation_batches(
+            examples_of(LENGTHS),
+            rows_per_batch=2,
+            pad_token_id=0,
+            process_index=process_index,
+            num_processes=num_processes,
+        )
+        found = objective_metrics(Stub(), SftObjective(), batches, group)
+    examples = examples_of(LENGTHS)
+    nll = sum(
+        float(weight) * (int(token) % 7) / 7 for token, weight in zip(examples.token_ids, examples.weights, strict=True)
+    )
+    assert found["loss"] == pytest.approx(nll / float(examples.weights.sum()), rel=1e-6)
+    assert found["token_accuracy"] == pytest.approx(by_hand(LENGTHS)["token_accuracy"])
+
+
+def test_an_objective_leaves_the_mode_and_no_gradients():
+    model = Stub().train()
+    batches = evaluation_batches(examples_of(LENGTHS), rows_per_batch=2, pad_token_id=0)
+    assert objective_metrics(model, Centred(), batches) == objective_metrics(model, Centred(), batches)
+    assert model.training
+    assert model.weight.grad is None
+
+
+def test_an_objective_without_rows_or_weight_has_no_loss():
+    assert math.isnan(objective_metrics(Stub(), SftObjective(), [])["loss"])
+    batch = evaluation_batches(examples_of([4]), rows_per_batch=1, pad_token_id=0)[0]
+    batch.weights_BL[:] = 0
+    assert math.isnan(objective_metrics(Stub(), SftObjective(), [batch])["loss"])
 
 
 def test_a_loss_beyond_what_a_float_holds():

@@ -17,6 +17,7 @@ from ftk.recipe.reference import reference_page
 from ftk.recipe.schema import Recipe
 from ftk.recipe.shapes import fields, nearest
 from ftk.recipe.shipped import SCHEMA_FILE, shipped_folder, shipped_recipes
+from ftk.runs.recipes import copy_recipe
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -69,8 +70,8 @@ def test_shipped_recipe_is_valid_and_says_what_it_needs(recipe):
     text = recipe.path.read_text()
     assert text.splitlines()[0] == f"# yaml-language-server: $schema={SCHEMA_FILE}"
     loaded = load_recipe(str(recipe.path), environment={})
-    # A copied file stands alone.
-    assert "extends" not in yaml.safe_load(text)
+    # A copied file stands alone, or brings along what it extends.
+    assert yaml.safe_load(text).get("extends") in (None, "preference_dpo.yaml")
     assert loaded.recipe.data.eval
     assert "GPU" in text.split("\nmodel:")[0]
     assert recipe.line.endswith(".")
@@ -80,6 +81,12 @@ def test_the_recipes_of_the_main_job_ship():
     assert shipped_folder() == REPOSITORY / "recipes"
     names = {recipe.name for recipe in shipped_recipes()}
     assert names >= {"quickstart", "sft_lora", "sft_qlora", "sft_full", "sft_gsm8k"}
+
+
+def test_what_a_recipe_extends_is_copied_with_it(tmp_path):
+    copied = copy_recipe("preference_kto", tmp_path, force=False)
+    assert {path.name for path in copied} == {"preference_kto.yaml", "preference_dpo.yaml", SCHEMA_FILE}
+    assert load_recipe(str(tmp_path / "preference_kto.yaml")).recipe.task.loss.name == "kto"
     gsm8k = load_recipe(str(shipped_folder() / "sft_gsm8k.yaml")).recipe
     source = gsm8k.data.train[0]
     assert (source.source, source.subset) == ("openai/gsm8k", "main")

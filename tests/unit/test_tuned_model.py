@@ -10,14 +10,15 @@ from transformers import MambaConfig, MambaForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
 from ftk.recipe.load import load_recipe
-from ftk.runs.tuned_model import TunedModel, build_model
+from ftk.runs.tuned_model import TunedModel, load_start, tune
 
 BF16 = SimpleNamespace(device=torch.device("cpu"), autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16))
 EXACT = SimpleNamespace(device=torch.device("cpu"), autocast=lambda: torch.autocast("cpu", enabled=False))
 
 
 def build(recipe_file: Path, accelerator: Any, *words: str) -> TunedModel:
-    return build_model(load_recipe(str(recipe_file), words).recipe, accelerator)
+    recipe = load_recipe(str(recipe_file), words).recipe
+    return tune(load_start(recipe, accelerator), recipe, accelerator)
 
 
 def test_the_proof_computes_as_training_will(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 """Which weights move, by name, and what cannot be done is refused with a reason."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
@@ -106,3 +109,53 @@ def test_scale_is_alpha_over_rank_or_its_root(rslora: bool, scale: float) -> Non
     nn.init.ones_(wrapped.lora_B["default"].weight)
     x = torch.ones(1, 16)
     torch.testing.assert_close(wrapped(x) - nn.functional.linear(x, layer.weight), torch.full((1, 16), scale * 4 * 16))
+
+
+def adapted(folder: Path, config: PeftConfig) -> PeftModel:
+    """A model with an adapter that has learned something, as it is loaded to be used."""
+    made = get_peft_model(llama(), config)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    made.save_pretrained(folder)
+    return PeftModel.from_pretrained(llama(), folder)
+
+
+def test_an_adapter_goes_on_as_it_is(tmp_path: Path) -> None:
+    config = LoraConfig(r=2, lora_alpha=6, lora_dropout=0.5, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = adapted(tmp_path, config)
+    tokens = torch.arange(8)[None]
+    before = model(input_ids=tokens).logits
+    assert trained(model) == set()
+    tuned = Lora(alpha=6, target_modules=["q_proj", "v_proj"]).apply(model)
+    assert tuned is model
+    assert trained(model) == {name for name, _ in model.named_parameters() if "lora_" in name}
+    assert torch.equal(model.eval()(input_ids=tokens).logits, before)
+    assert not torch.equal(model.train()(input_ids=tokens).logits, before)
+    # The dropout alone may be another one.
+    assert torch.equal(Lora(dropout=0.0).apply(model)(input_ids=tokens).logits, before)
+
+
+@pytest.mark.parametrize(
+    ("tuning", "place"),
+    [
+        (Lora(rank=16), "tuning.rank"),
+        (Lora(alpha=32), "tuning.alpha"),
+        (Lora(dora=True), "tuning.dora"),
+        (Lora(rslora=True), "tuning.rslora"),
+        (Lora(target_modules="all-linear"), "tuning.target_modules"),
+        (Lora(target_modules="k_proj"), "tuning.target_modules"),
+    ],
+)
+def test_an_adapter_does_not_go_on_as_another(tmp_path: Path, tuning: Lora, place: str) -> None:
+    model = adapted(tmp_path, LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    with pytest.raises(RecipeError, match="made with") as refusal:
+        tuning.apply(model)
+    assert refusal.value.place == place
+
+
+def test_an_adapter_of_another_kind_does_not_go_on(tmp_path: Path) -> None:
+    config = IA3Config(target_modules=["k_proj"], feedforward_modules=[], task_type="CAUSAL_LM")
+    with pytest.raises(RecipeError, match="kind ia3"):
+        Lora().apply(adapted(tmp_path, config))

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ftk.core.types import Message
 
 Row = Mapping[str, Any]
+ReadingT = TypeVar("ReadingT")
 
 
 class FormatError(ValueError):
@@ -21,14 +22,14 @@ class Reading(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Format:
-    """One way to write a conversation as a row."""
+class Format(Generic[ReadingT]):
+    """One way to write a conversation, or a comparison of answers, as a row."""
 
     name: str
     needs: tuple[str, ...]
     """Columns without which a row does not read."""
-    read: Callable[[Row], Reading]
-    """From a row to messages; raises FormatError."""
+    read: Callable[[Row], ReadingT]
+    """From a row to what it says; raises FormatError."""
     takes: tuple[str, ...] = ()
     """Columns that it also reads where they are there."""
 

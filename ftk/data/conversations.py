@@ -1,0 +1,105 @@
+"""Conversations of one source: which format its rows are of, and what they say."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ftk.core.errors import DataError
+from ftk.core.types import Conversation, Message
+from ftk.data.formats import FORMATS, PREFERENCE_FORMATS, format_named, format_of
+from ftk.data.formats.format import Format, FormatError, Reading
+from ftk.data.rows import Taken
+from ftk.data.settings import Source
+from ftk.data.source import SourceReader, SourceRow
+
+
+class ConversationReader:
+    """Reads the rows of one source as conversations."""
+
+    def __init__(self, reader: SourceReader) -> None:
+        """
+        Raises:
+            DataError: the recipe names a format of preference data.
+        """
+        self._reader = reader
+        self.source = reader.source
+        self.format_name: str | None = None
+        if self.source.format in PREFERENCE_FORMATS:
+            raise DataError(
+                f"format {self.source.format} is of preference data, which task: preference learns from; this task "
+                f"learns from conversations: {', '.join(FORMATS)} or module:function",
+                place=self.source.source,
+            )
+
+    def fingerprint(self) -> str:
+        """Digest of all that the rows depend on."""
+        return self._reader.fingerprint()
+
+    def read(self) -> Iterator[Conversation]:
+        """
+        Raises:
+            DataError: a row does not read, or is of no known format.
+        """
+        format = None if self.source.format == "auto" else format_named(self.source.format)
+        for row in self._reader.rows():
+            if format is None:
+                format = _format_of(row)
+            self.format_name = format.name
+            yield _conversation(row, format, self.source)
+
+    def taken(self, num_rows: int) -> Taken:
+        """How the source was read; `num_rows` conversations came of it."""
+        return Taken(self.source.source, self.format_name or "none", self.source.format == "auto", num_rows)
+
+
+def check_columns(row: SourceRow, format: Format[Any], *, hint: str = "") -> None:
+    """
+    Raises:
+        DataError: the row lacks a column that the format needs; `hint` is what to do then.
+    """
+    missing = [column for column in format.needs if column not in row.columns]
+    if missing:
+        raise DataError(
+            f"the row has no column {', '.join(missing)}, which format {format.name} needs; it has "
+            f"{', '.join(row.columns)}{hint}",
+            place=row.place,
+        )
+
+
+def _format_of(row: SourceRow) -> Format[Reading]:
+    format = format_of(row.columns, FORMATS)
+    if format is not None:
+        return format
+    known = "; ".join(f"{one.name}: {', '.join(one.needs)}" for one in FORMATS.values())
+    judging = format_of(row.columns, PREFERENCE_FORMATS)
+    preference = f"They are of preference data ({judging.name}): task: preference learns from it. " if judging else ""
+    raise DataError(
+        f"the columns {', '.join(row.columns)} are of no known format ({known}). {preference}Say in the recipe which "
+        "column is which (format: question_answer, columns: {question: ..., answer: ...}), or read rows by your own "
+        "module:function",
+        place=row.place,
+    )
+
+
+def _conversation(row: SourceRow, format: Format[Reading], source: Source) -> Conversation:
+    check_columns(row, format)
+    try:
+        messages, tools = format.read(row.columns)
+    except FormatError as error:
+        raise DataError(f"the row does not read as {format.name}: {error}", place=row.place) from error
+    if source.system is not None and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": source.system})
+    _check_answers(messages, place=row.place)
+    return Conversation(tuple(messages), row.number, row.name, row.columns, tuple(tools))
+
+
+def _check_answers(messages: Sequence[Message], *, place: str) -> None:
+    roles = Counter(message["role"] for message in messages)
+    if not roles["assistant"]:
+        raise DataError(
+            f"the row has no answer: its messages are of {', '.join(roles)}, none of assistant", place=place
+        )
+    for message in messages:
+        empty = not str(message["content"]).strip() and not message.get("tool_calls")
+        if message["role"] == "assistant" and message.get("train") is not False and empty:
+            raise DataError("the answer is empty. Take the row out, or give it an answer", place=place)
