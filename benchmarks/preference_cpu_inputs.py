@@ -17,6 +17,9 @@ from ftk.models.load import load_tokenizer
 from ftk.models.settings import ModelSettings
 
 BATCH_SIZE, LEARNING_RATE, BETA, SEED = 8, 1e-4, 0.1, 0
+EPSILON = 1e-6
+"""Of Adam, on both sides. What chosen and rejected have in common cancels in the gradient but for rounding, which the
+usual 1e-8 would blow up to whole steps of random sign, other ones on either side."""
 
 
 def main() -> None:
@@ -43,6 +46,7 @@ def main() -> None:
             "micro_batch_size": BATCH_SIZE,
             "learning_rate": LEARNING_RATE,
             "schedule": "constant",
+            "optimizer": {"name": "adamw", "epsilon": EPSILON},
             "precision": "fp32",
         },
         "evaluation": {"before": False},
@@ -55,6 +59,7 @@ def main() -> None:
         "batch_size": BATCH_SIZE,
         "learning_rate": LEARNING_RATE,
         "beta": BETA,
+        "epsilon": EPSILON,
         "max_length": arguments.max_length,
         "seed": SEED,
         "threads": arguments.threads,
