@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 WARMUP_STEPS = 3
-PACKED_SHARE = 4
-"""TRL counts packed rows in a batch, of `max_length` tokens each: a quarter of the steps has as many tokens or more."""
+PACKED_STEPS, PACKED_WARMUP_STEPS = 3, 1
+"""TRL counts packed rows in a batch, of `max_length` tokens each, so a few steps have as many tokens."""
 CONTENDERS: dict[str, Mapping[str, object] | tuple[str, ...]] = {
     "ftk padded": {"task.prompt_loss_weight": 0, "data.packing": "false"},
     "ftk packed": {"task.prompt_loss_weight": 0, "data.packing": "true"},
@@ -78,12 +78,14 @@ def run(contender: str, folder: Path, arguments: argparse.Namespace) -> dict[str
     """One run in a process of its own: losses by step, tokens a second, and peak memory in bytes."""
     choice = CONTENDERS[contender]
     if isinstance(choice, tuple):
-        steps = arguments.steps if "padded" in choice else max(WARMUP_STEPS + 1, arguments.steps // PACKED_SHARE)
+        is_padded = "padded" in choice
+        steps = arguments.steps if is_padded else PACKED_STEPS
+        warmup_steps = WARMUP_STEPS if is_padded else PACKED_WARMUP_STEPS
         command = [str(Path(__file__).with_name("sft_cpu_trl.py")), str(folder), str(steps), *choice]
         output, peak_bytes = measure([sys.executable, *command], folder)
         answer = json.loads(output.splitlines()[-1])
-        seconds = answer["seconds"][-1] - answer["seconds"][WARMUP_STEPS - 1]
-        rate = sum(answer["tokens"][WARMUP_STEPS:]) / seconds
+        seconds = answer["seconds"][-1] - answer["seconds"][warmup_steps - 1]
+        rate = sum(answer["tokens"][warmup_steps:]) / seconds
         return {"losses": answer["losses"], "tokens_per_second": rate, "peak_bytes": peak_bytes}
     overrides = [f"{path}={value}" for path, value in choice.items()]
     command = ["-m", "ftk", "train", str(folder / "recipe.yaml"), *overrides, "--fresh", "--json"]
