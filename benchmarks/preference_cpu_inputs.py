@@ -17,9 +17,6 @@ from ftk.models.load import load_tokenizer
 from ftk.models.settings import ModelSettings
 
 BATCH_SIZE, LEARNING_RATE, BETA, SEED = 8, 1e-4, 0.1, 0
-EPSILON = 1e-6
-"""Of Adam, on both sides. What chosen and rejected have in common cancels in the gradient but for rounding, which the
-usual 1e-8 would blow up to whole steps of random sign, other ones on either side."""
 
 
 def main() -> None:
@@ -43,10 +40,8 @@ def main() -> None:
         "training": {
             "max_steps": arguments.steps,
             "batch_size": BATCH_SIZE,
-            "micro_batch_size": BATCH_SIZE,
             "learning_rate": LEARNING_RATE,
             "schedule": "constant",
-            "optimizer": {"name": "adamw", "epsilon": EPSILON},
             "precision": "fp32",
         },
         "evaluation": {"before": False},
@@ -59,7 +54,6 @@ def main() -> None:
         "batch_size": BATCH_SIZE,
         "learning_rate": LEARNING_RATE,
         "beta": BETA,
-        "epsilon": EPSILON,
         "max_length": arguments.max_length,
         "seed": SEED,
         "threads": arguments.threads,
@@ -94,7 +88,10 @@ def write_pairs(arguments: argparse.Namespace) -> None:
         for _, (batch,) in zip(range(arguments.steps), batches, strict=False):
             for index in batch.indices:
                 row = examples[index]
-                parts = [row.token_ids_L[row.branches_L == branch].tolist() for branch in (0, 1, 2)]
+                # TRL learns every token it is given as an answer: what the template puts after the end of turn, which
+                # ftk does not learn, is left out. With it, losses differ by up to 8.5e-4 from the second step on.
+                learned = [(row.branches_L == branch) & (row.weights_L > 0) for branch in (1, 2)]
+                parts = [row.token_ids_L[here].tolist() for here in (row.branches_L == 0, *learned)]
                 file.write(
                     json.dumps(dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), parts, strict=True))) + "\n"
                 )

@@ -54,7 +54,6 @@ def main(folder: Path, steps: int, choices: Collection[str]) -> None:
         max_length=settings["max_length"],
         max_steps=steps,
         learning_rate=settings["learning_rate"],
-        adam_epsilon=settings["epsilon"],
         lr_scheduler_type="constant",
         weight_decay=0.0,
         max_grad_norm=1.0,

@@ -245,14 +245,26 @@ def _spread(lengths_N: NDArray[np.int64], *, num_rows: int) -> list[NDArray[np.i
 
 
 def evaluation_batches(
-    examples: Examples, *, rows_per_batch: int, pad_token_id: int, process_index: int = 0, num_processes: int = 1
+    examples: Examples,
+    *,
+    rows_per_batch: int | None = None,
+    tokens_per_batch: int | None = None,
+    pad_token_id: int,
+    process_index: int = 0,
+    num_processes: int = 1,
 ) -> list[Batch]:
-    """Each example exactly once over all processes, sorted by length.
+    """Each example exactly once over all processes, sorted by length; see `deal` for how many make a batch.
 
     Every process gets the same number of batches, some perhaps idle, with a row of weight 0.
     """
     rows: list[Example] = list(examples)
-    dealt = deal(rows, examples.lengths_N, rows_per_batch=rows_per_batch, num_processes=num_processes)
+    dealt = deal(
+        rows,
+        examples.lengths_N,
+        rows_per_batch=rows_per_batch,
+        tokens_per_batch=tokens_per_batch,
+        num_processes=num_processes,
+    )
     shortest = examples[int(np.argmin(examples.lengths_N))]
     return [
         collate([[row] for row in batch], pad_token_id=pad_token_id) if batch else idle_batch(shortest)

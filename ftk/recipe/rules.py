@@ -87,7 +87,11 @@ def _pairs(recipe: Recipe) -> Iterator[Violation]:
         for index, source in enumerate(sources):
             if "pairs" in source.model_fields_set and source.pairs != "all":
                 path = f"data.{part}.{index}.pairs"
-                yield path, f"{path} compares answers, and task: {recipe.task.name} learns from them. Leave it out"
+                yield (
+                    path,
+                    f"{path} says which answers are compared, and task: {recipe.task.name} compares none. Leave it "
+                    "out, or take task: preference",
+                )
 
 
 def _evaluation(recipe: Recipe) -> Iterator[Violation]:

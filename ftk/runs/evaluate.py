@@ -27,12 +27,11 @@ from ftk.objectives.sft import Sft
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
+from ftk.runs.forward_size import forward_tokens
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
 from ftk.runs.trust import tell_of_code
 
-TOKENS_PER_BATCH = 8192
-"""Tokens of a forward pass over held-out rows, whose activations are not kept."""
 UNBOUND = 2**31 - 1
 _BARE_RECIPE = "model: ftk://tiny\ndata: {train: ftk://orders/train}\n"
 """What a model without a recipe is evaluated by, before the flags are put on top."""
@@ -227,8 +226,8 @@ def _examples(
 
 
 def _batches(examples: Examples, model: ReadyModel) -> Sequence[Any]:
-    rows_per_batch = max(1, TOKENS_PER_BATCH // int(examples.lengths_N.max()))
-    return evaluation_batches(examples, rows_per_batch=rows_per_batch, pad_token_id=model.pad_token_id)
+    device = next(model.causal_lm.parameters()).device
+    return evaluation_batches(examples, tokens_per_batch=forward_tokens(device), pad_token_id=model.pad_token_id)
 
 
 Shown = Mapping[int, Sequence[Conversation]]

@@ -21,6 +21,7 @@ from ftk.models.load import load_config, max_positions
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import ask, evaluate_answers, pick_rows, pick_shots
 from ftk.runs.folder import RunFolder
+from ftk.runs.forward_size import forward_tokens
 from ftk.runs.summary import SampleAnswer
 from ftk.runs.training_data import TrainingData
 from ftk.runs.tuned_model import TunedModel
@@ -29,8 +30,6 @@ from ftk.train.shard import gathered, is_sharded
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-TOKENS_PER_BATCH = 8192
-"""Tokens of a forward pass over held-out rows, whose activations are not kept."""
 GENERAL_LOSS = "general_loss"
 """Loss on the built-in general text, in nats a token: what the model keeps of what it knew."""
 
@@ -184,8 +183,12 @@ class Measure:
         return named, (question, first.reference, first.answer)
 
     def _general_loss(self, model: nn.Module) -> float:
+        max_length = self._data.max_length
         batches = general_text_batches(
-            self._data.tokenizer, max_length=self._data.max_length, pad_token_id=self._data.pad_token_id
+            self._data.tokenizer,
+            max_length=max_length,
+            rows_per_batch=max(1, forward_tokens(self._accelerator.device) // max_length),
+            pad_token_id=self._data.pad_token_id,
         )
         with self._accelerator.autocast():
             return float(loss_metrics(model, batches, self._accelerator)["loss"])
@@ -193,10 +196,9 @@ class Measure:
     def _held_out_batches(self) -> list[Batch]:
         if self._data.eval is None:
             return []
-        examples = self._data.eval.examples
         return evaluation_batches(
-            examples,
-            rows_per_batch=max(1, TOKENS_PER_BATCH // int(examples.lengths_N.max())),
+            self._data.eval.examples,
+            tokens_per_batch=forward_tokens(self._accelerator.device),
             pad_token_id=self._data.pad_token_id,
             process_index=self._accelerator.process_index,
             num_processes=self._accelerator.num_processes,

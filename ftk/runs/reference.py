@@ -17,11 +17,13 @@ from ftk.core.mode import evaluating
 from ftk.core.types import Batch, Examples
 from ftk.data.cache import default_cache_folder
 from ftk.data.collate import collate
+from ftk.data.deal import deal
 from ftk.data.settings import Source
 from ftk.models.scoring import ScoringModel
 from ftk.numerics.completions import completion_sums
 from ftk.recipe.schema import Recipe
 from ftk.runs.environment import packages
+from ftk.runs.forward_size import forward_tokens
 from ftk.runs.reference_cache import (
     Parts,
     ReferenceCache,
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 
 COLUMN = "reference_logps"
 """Sum of log-probabilities of each completion in nats, [N, K]: chosen and rejected, or own and what lies aside."""
-TOKENS_PER_BATCH = 8192
-"""Tokens of a forward pass, whose activations are not kept."""
 ROWS_PER_PART = 256
 """Rows after which their figures are on the disk: what an interrupted pass loses at most."""
 SECONDS_BETWEEN_WORDS = 30.0
@@ -109,7 +109,8 @@ def reference_logps(
     spoken, num_done = time.monotonic(), sum(map(len, known.values()))
     for number, rows in parts.items():
         if number not in known:
-            batches = _batches(examples, rows, pad_token_id=pad_token_id)
+            tokens = forward_tokens(accelerator.device)
+            batches = _batches(examples, rows, tokens_per_batch=tokens, pad_token_id=pad_token_id)
             known[number] = _part(scoring, batches, num_completions=num_completions, accelerator=accelerator)
             if accelerator.is_main_process:
                 cache.save(number, known[number])
@@ -147,12 +148,10 @@ def _about(examples: Examples, cache: ReferenceCache, told: str | None, known: P
     return [*lines, f"log-probabilities of {rows}, before anything is learned{found}"]
 
 
-def _batches(examples: Examples, rows: NDArray[np.int64], *, pad_token_id: int) -> list[Batch]:
-    rows_per_batch = max(1, TOKENS_PER_BATCH // int(examples.lengths_N[rows].max()))
-    return [
-        collate([[examples[int(row)]] for row in rows[first : first + rows_per_batch]], pad_token_id=pad_token_id)
-        for first in range(0, len(rows), rows_per_batch)
-    ]
+def _batches(examples: Examples, rows: NDArray[np.int64], *, tokens_per_batch: int, pad_token_id: int) -> list[Batch]:
+    # Dealt as for one process, in the order of the rows, which are the longest first.
+    (groups,) = deal(rows.tolist(), examples.lengths_N[rows], tokens_per_batch=tokens_per_batch, num_processes=1)
+    return [collate([[examples[row]] for row in group], pad_token_id=pad_token_id) for group in groups]
 
 
 def _part(
@@ -183,8 +182,12 @@ def _precision(start: StartModel, recipe: Recipe, accelerator: "Accelerator") ->
     kernels = start.causal_lm.config.get_text_config()._attn_implementation
     stored = sorted({str(parameter.dtype) for parameter in start.causal_lm.parameters()})
     quantization = recipe.quantization.model_dump(mode="json") if recipe.quantization else None
+    # An adapter that was merged into its base gives other last digits than one beside it.
+    merged = start.place.adapter_folder is not None and recipe.tuning.name == "full"
     device = accelerator.device.type
-    return repr([accelerator.mixed_precision, stored, quantization, kernels, device, versions, digest_of_code()])
+    return repr(
+        [accelerator.mixed_precision, stored, merged, quantization, kernels, device, versions, digest_of_code()]
+    )
 
 
 def _from_main(accelerator: "Accelerator", find: Callable[[], FoundT]) -> FoundT:

@@ -32,7 +32,7 @@ OTHER_LOSSES = {
     "preference_apo": ("apo_down",),
 }
 """What the comments of these recipes name besides their own."""
-ADVISED = {"preference_kto", "preference_orpo", "quickstart"}
+ADVISED = {"preference_gsm8k", "preference_kto", "preference_orpo", "quickstart"}
 ANSWERS = {"loss", "perplexity", "token_accuracy", "general_loss"}
 PREFERENCES = {"loss", "rewards_chosen", "rewards_rejected", "rewards_margin", "logps_chosen", "general_loss"}
 
@@ -114,7 +114,7 @@ def test_gsm8k_itself_trains_from_a_file(tmp_path: Path, ftk_json: Ftk) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
 def test_solutions_of_gsm8k_are_preferred_from_a_file(tmp_path: Path, ftk_json: Ftk) -> None:
     words = [f"data.{part}.0.source={SHARED / 'gsm8k_preference.jsonl'}" for part in ("train", "eval")]
-    words += ["data.train.0.split=train[:32]", "data.eval.0.split=train[:32]"]
+    words += ["model.id=ftk://tiny", "data.train.0.split=train[:32]", "data.eval.0.split=train[:32]"]
     steps = ["training.max_steps=6", "training.batch_size=8", "training.schedule=constant"]
     answer = ftk_json("train", RECIPES / "preference_gsm8k.yaml", *words, *steps, f"output.folder={tmp_path / 'run'}")
     assert answer["exit_code"] == 0, answer["stderr"]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from ftk.recipe.load import load_recipe
-from ftk.runs import reference
+from ftk.runs import forward_size, reference
 from ftk.runs.falling_chosen import falling_chosen
 from ftk.runs.training_data import read_training_data
 
@@ -173,6 +173,25 @@ def test_the_reference_is_what_transformers_says_of_each_text_by_itself(
             expected.append(logps.gather(1, tokens[0, 1:, None])[len(trunk) - 1 :, 0][is_answer].sum().item())
     found = load_file(part)["logps"]
     torch.testing.assert_close(found.double().flatten(), torch.tensor(expected).double(), rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "kto"])
+def test_a_forward_pass_of_the_reference_holds_few_tokens_on_a_cpu(
+    recipe: Path, ftk_json: Ftk, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """No more than a step of training, or the pass would decide how much memory a run takes."""
+    monkeypatch.setattr(forward_size, "CPU_TOKENS", 100)
+    shapes: list[torch.Size] = []
+    own = reference.completion_sums
+
+    def told(values_BL: torch.Tensor, *arguments: Any, **rest: Any) -> torch.Tensor:
+        shapes.append(values_BL.shape)
+        return own(values_BL, *arguments, **rest)
+
+    monkeypatch.setattr(reference, "completion_sums", told)
+    ftk_json("train", recipe, *ONE_STEP, f"task.loss={loss}")
+    assert len(shapes) > 2
+    assert all(shape.numel() <= 100 or shape[0] == 1 for shape in shapes)
 
 
 def test_the_reference_is_found_in_the_cache(recipe: Path, ftk_json: Ftk, cache: Path, tmp_path: Path) -> None:

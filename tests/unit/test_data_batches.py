@@ -279,10 +279,11 @@ def test_shares_add_up_to_the_rows() -> None:
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 64])
-def test_sampler_over_processes(num_processes: int) -> None:
+@pytest.mark.parametrize("size", [{"rows_per_batch": 4}, {"tokens_per_batch": 100}])
+def test_sampler_over_processes(num_processes: int, size: dict[str, int]) -> None:
     """Each held-out row counts once, however many processes share them."""
     parts = [
-        evaluation_batches(EXAMPLES, rows_per_batch=4, pad_token_id=0, process_index=one, num_processes=num_processes)
+        evaluation_batches(EXAMPLES, **size, pad_token_id=0, process_index=one, num_processes=num_processes)
         for one in range(num_processes)
     ]
     assert len({len(part) for part in parts}) == 1
@@ -291,3 +292,9 @@ def test_sampler_over_processes(num_processes: int) -> None:
     assert num_answers == EXAMPLES.answers.sum()
     weight = sum(float(batch.weights_BL.sum(dtype=torch.float64)) for part in parts for batch in part)
     assert weight == pytest.approx(float(EXAMPLES.weights.sum(dtype=np.float64)))
+
+
+def test_held_out_rows_go_together_by_tokens_with_little_padding() -> None:
+    batches = evaluation_batches(EXAMPLES, tokens_per_batch=100, pad_token_id=0)
+    assert all(batch.input_ids_BL.numel() <= 100 or len(batch.input_ids_BL) == 1 for batch in batches)
+    assert sum(batch.input_ids_BL.numel() for batch in batches) < 1.1 * sum(LENGTHS)

@@ -78,3 +78,9 @@ def test_what_others_call_it_is_answered(tmp_path: Path, text: str, message: str
     with pytest.raises(RecipeError) as refusal:
         load_recipe(str(path))
     assert message in refusal.value.message
+
+
+def test_which_answers_are_compared_is_no_matter_of_a_task_that_compares_none(load: Load) -> None:
+    assert load("data.train.0.pairs=adjacent").recipe.data.train[0].pairs == "adjacent"
+    with pytest.raises(RecipeError, match="task: sft compares none"):
+        load("data.train.0.pairs=adjacent", "task=sft")
