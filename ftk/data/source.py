@@ -17,7 +17,11 @@ from ftk.data.hub import HubRows
 from ftk.data.settings import Source
 from ftk.data.split import parse_split
 
-SHIPPED = {f"ftk://orders/{part}": Path(__file__).parent / "orders" / f"{part}.jsonl" for part in ("train", "eval")}
+SHIPPED = {
+    f"ftk://{task}/{part}": Path(__file__).parent / task / f"{part}.jsonl"
+    for task in ("orders", "contacts", "events")
+    for part in ("train", "eval")
+}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -84,7 +88,7 @@ def reader_of(source: Source) -> SourceReader:
     name = source.source
     if name.startswith("ftk://"):
         if name not in SHIPPED:
-            raise DataError(f"there is no such data set in ftk, expected {' or '.join(SHIPPED)}", place=name)
+            raise DataError(f"there is no such data set in ftk, expected {', '.join(SHIPPED)}", place=name)
         return _file_reader(source, [(name, SHIPPED[name])])
     path = Path(name).expanduser()
     if path.exists() or not _may_be_hub_id(name):
