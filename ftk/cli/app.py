@@ -25,6 +25,8 @@ Function = Callable[..., Mapping[str, object] | None]
 COMMANDS: dict[str, str] = {
     "train": "Train a model as a recipe says, and measure it before and after.",
     "eval": "Measure a model, an adapter or a run on held-out rows.",
+    "merge": "Fold adapters into their base, or merge models into one.",
+    "extract": "Take a LoRA out of a base and a model tuned from it.",
     "generate": "Answer one prompt.",
     "chat": "Talk to a model in the terminal.",
     "data": "Look at data as the model will see it.",

@@ -1,6 +1,8 @@
 """Files and folders that appear under their name complete, or not at all."""
 
+import glob
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,9 +64,16 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writes into `folder` left behind that were killed. No other process may be writing there."""
-    for path in folder.glob(f".*{SUFFIX}*"):
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what writes into `folder` left behind that were killed.
+
+    Args:
+        folder: in which no other process may be writing, unless a name is given.
+        name: of the file or folder whose leftovers go, and of processes that have ended only; None takes all.
+    """
+    for path in folder.glob(f".{'*' if name is None else glob.escape(name)}{SUFFIX}*"):
+        if name is not None and _is_being_written(path):
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -73,6 +82,20 @@ def remove_leftovers(folder: Path) -> None:
 
 SUFFIX = ".ftk-tmp-"
 """What names of unfinished files and folders have in them."""
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether the process that a temporary name ends with is still there."""
+    number = re.search(r"\d+", path.name.rpartition(SUFFIX)[2])
+    if number is None or int(number[0]) == os.getpid():
+        return number is not None
+    try:
+        os.kill(int(number[0]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _sibling(path: Path) -> Path:

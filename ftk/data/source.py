@@ -14,8 +14,13 @@ from ftk.data.settings import Source
 from ftk.data.split import parse_split
 
 SHIPPED = {
-    f"ftk://orders/{part}": Path(__file__).parent / "orders" / f"{part}.jsonl"
-    for part in ("train", "eval", "preference_train", "preference_eval")
+    f"ftk://{task}/{part}": Path(__file__).parent / task / f"{part}.jsonl"
+    for task, parts in (
+        ("orders", ("train", "eval", "preference_train", "preference_eval")),
+        ("contacts", ("train", "eval")),
+        ("events", ("train", "eval")),
+    )
+    for part in parts
 }
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -96,7 +101,7 @@ def reader_of(source: Source) -> SourceReader:
     name = source.source
     if name.startswith("ftk://"):
         if name not in SHIPPED:
-            raise DataError(f"there is no such data set in ftk, expected {' or '.join(SHIPPED)}", place=name)
+            raise DataError(f"there is no such data set in ftk, expected {', '.join(SHIPPED)}", place=name)
         return _file_reader(source, [(name, SHIPPED[name])])
     path = Path(name).expanduser()
     if path.exists() or not _may_be_hub_id(name):

@@ -11,12 +11,11 @@ from typing import Any
 import yaml
 
 from ftk.core.errors import ModelError
+from ftk.core.weight_files import ADAPTER_WEIGHTS, weight_files
 from ftk.models.settings import ModelSettings
 
 SHIPPED = {"ftk://tiny": "tiny"}
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
-WEIGHTS, INDEX, ADAPTER_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 FROM_HUB = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md")
 NOT_FROM_HUB = ("original/*", "consolidated*", "onnx/*", "openvino/*", "coreml/*")
 """Other forms of the same weights that repositories carry beside them."""
@@ -75,7 +74,8 @@ def _locate(name: str, *, revision: str | None, with_code: bool) -> ModelPlace:
         folder, hub_id = _download(name, revision, with_code=with_code), name
     if (folder / ADAPTER_CONFIG).exists():
         return _with_base(name, folder, with_code=with_code)
-    require_weights(folder)
+    # Raises where any is missing.
+    weight_files(folder)
     commit = folder.name if hub_id else None
     return ModelPlace(name, folder, reference, hub_id=hub_id, revision=commit, licence=licence_of(folder))
 
@@ -103,36 +103,6 @@ def _no_model_hint(path: Path) -> str:
     if (path / "checkpoints").is_dir():
         return " Its run has not finished: the same `ftk train` command goes on with it"
     return " Name a folder that transformers or PEFT saved, a finished run's folder, or a hub id"
-
-
-def require_weights(folder: Path) -> None:
-    """Check that all weights are there as safetensors.
-
-    Raises:
-        ModelError: there are none, files of the index are missing, or there are pickles only.
-    """
-    index = folder / INDEX
-    if index.exists():
-        needed = set(json.loads(index.read_text())["weight_map"].values())
-        missing = sorted(name for name in needed if not (folder / name).exists())
-        if missing:
-            raise ModelError(
-                f"{folder} lacks {len(missing)} of {len(needed)} files of weights: {', '.join(missing[:5])}"
-            )
-        return
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(
-        path.name for pattern in PICKLES for path in folder.glob(pattern) if path.name != "training_args.bin"
-    )
-    if not pickles:
-        raise ModelError(f"{folder} has no weights: expected {WEIGHTS}, or {INDEX} and its files")
-    raise ModelError(
-        f"{folder} holds its weights as a pickle only ({pickles[0]}), which can run any code when it is read. "
-        "Where you trust whoever made it, convert it once to safetensors: "
-        f"python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{folder}', "
-        f"use_safetensors=False).save_pretrained('{folder}')\""
-    )
 
 
 def licence_of(folder: Path) -> str | None:

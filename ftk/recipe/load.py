@@ -13,6 +13,7 @@ from ftk.core.errors import RecipeError
 from ftk.recipe.advice import advice, advice_on_rows
 from ftk.recipe.explain import explained, located, place_of
 from ftk.recipe.overrides import overridden
+from ftk.recipe.problems import listed
 from ftk.recipe.rules import violations
 from ftk.recipe.schema import Recipe
 from ftk.recipe.shapes import Shape, root_shape
@@ -20,9 +21,6 @@ from ftk.recipe.shipped import shipped_recipes
 from ftk.recipe.written import Path as Keys
 from ftk.recipe.written import Problem, Written, dotted, merged
 from ftk.recipe.yaml_text import decode, read_yaml, write_yaml
-
-MAX_SHOWN = 50
-"""Problems listed in one error; past that the file is hardly a recipe."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def load_recipe(
     if recipe is not None:
         problems += [Problem(place_of(_keys(at), written), message) for at, message in violations(recipe)]
     if problems or recipe is None:
-        raise _listed(problems)
+        raise listed(problems)
     return LoadedRecipe(recipe, path, written)
 
 
@@ -210,24 +208,6 @@ def _numbers_that_are_booleans(written: Written, shape: Shape) -> list[Problem]:
             if here.scalars & {int, float} and not here.scalars & {bool, str}:
                 found.append(Problem(node.place, f"{dotted(path)} is {node.shown()}, expected a number"))
     return found
-
-
-def _listed(problems: Sequence[Problem]) -> RecipeError:
-    """One error that lists every problem, in the order of the files' lines."""
-    files: dict[str, int] = {}
-    for problem in problems:
-        files.setdefault(_file_and_line(problem)[0], len(files))
-    ordered = sorted(dict.fromkeys(problems), key=lambda one: (files[_file_and_line(one)[0]], _file_and_line(one)[1]))
-    first, *others = ordered[:MAX_SHOWN]
-    lines = [first.message, *(f"{problem.place}: {problem.message}" for problem in others)]
-    if len(ordered) > MAX_SHOWN:
-        lines.append(f"... and {len(ordered) - MAX_SHOWN} more")
-    return RecipeError("\n".join(lines), place=first.place)
-
-
-def _file_and_line(problem: Problem) -> tuple[str, int]:
-    file, _, line = problem.place.rpartition(":")
-    return (file, int(line)) if line.isdecimal() else (problem.place, 0)
 
 
 def _keys(path: str) -> Keys:

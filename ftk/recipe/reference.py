@@ -45,8 +45,8 @@ def _tables(path: str, shape: Shape, shown: dict[type[Section], str]) -> list[st
         shown[section] = path
         if name:
             label = "your own function" if name == MODULE_FUNCTION else f"`{name}`"
-            tables.append(f"### {path}: {label}\n\n{_summary(section)}\n")
-        tables += _table(path, section)
+            tables.append(f"### {path}: {label}\n\n{summary(section)}\n")
+        tables += section_table(section, prefix=f"{path}.")
         for key, inner in section.model_fields.items():
             below = shape_of(inner)
             if _has_sections(below):
@@ -60,15 +60,23 @@ def _has_sections(shape: Shape) -> bool:
     return bool(shape.sections) or (shape.item is not None and _has_sections(shape.item))
 
 
-def _table(path: str, section: type[Section]) -> list[str]:
+def section_table(section: type[Section], *, prefix: str, title: str = "key") -> list[str]:
+    """The table of a section's fields, none where there are none.
+
+    Args:
+        section: which.
+        prefix: what stands before the fields' names.
+        title: of the first column.
+    """
     # The heading says a member's name already.
     fields = [
         (key, info)
         for key, info in section.model_fields.items()
         if key != "name" or get_origin(info.annotation) is not Literal
     ]
-    rows = [f"| `{path}.{key}` | {_takes(section, key)} | {_cell(info)} |" for key, info in fields]
-    return ["\n".join(["| key | takes | meaning |", "| --- | --- | --- |", *rows, ""])] if rows else []
+    named = [(info.alias or key, info) for key, info in fields]
+    rows = [f"| `{prefix}{key}` | {_takes(section, key)} | {_cell(info)} |" for key, info in named]
+    return ["\n".join([f"| {title} | takes | meaning |", "| --- | --- | --- |", *rows, ""])] if rows else []
 
 
 def _cell(info: FieldInfo) -> str:
@@ -80,7 +88,7 @@ def _description(info: FieldInfo) -> str:
     return " ".join((info.description or "").split())
 
 
-def _summary(section: type[Section]) -> str:
+def summary(section: type[Section]) -> str:
     """What a member of a union is: its docstring's first part, and what its name says of it."""
     about = " ".join((section.__doc__ or "").split("\n\n")[0].split())
     named = _description(section.model_fields["name"]).partition(": ")[2]

@@ -1,3 +1,5 @@
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,18 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -
     assert names(tmp_path) == [".hidden", "step-4"]
     remove_folder(tmp_path / "step-4")
     assert names(tmp_path) == [".hidden"]
+
+
+def test_of_a_name_only_what_ended_processes_left_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in ("out", "out*", "output"):
+        (tmp_path / f".{name}.ftk-tmp-{ended.pid}").mkdir()
+    (tmp_path / f".out.ftk-tmp-{os.getpid()}").mkdir()
+    (tmp_path / f".out.ftk-tmp-{os.getppid()}-folded").mkdir()
+    (tmp_path / f".out.ftk-tmp-old-{ended.pid}").mkdir()
+    kept = [f".out.ftk-tmp-{os.getpid()}", f".out.ftk-tmp-{os.getppid()}-folded"]
+    remove_leftovers(tmp_path, "out")
+    assert names(tmp_path) == sorted([*kept, f".out*.ftk-tmp-{ended.pid}", f".output.ftk-tmp-{ended.pid}"])
+    remove_leftovers(tmp_path, "out*")
+    assert names(tmp_path) == sorted([*kept, f".output.ftk-tmp-{ended.pid}"])

@@ -111,6 +111,13 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
         find(folder)
 
 
+def test_a_broken_index_is_named(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": ')
+    with pytest.raises(ModelError, match=r"index.json is broken: expected JSON with a weight_map"):
+        find(folder)
+
+
 def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")

@@ -13,6 +13,10 @@ from ftk.core.config import ByName, OneOrMore, Section
 from ftk.core.interval import Interval
 from ftk.recipe.json_schema import recipe_schema
 from ftk.recipe.load import load_recipe
+from ftk.recipe.merge_file import KEYS, METHODS
+from ftk.recipe.merge_reference import merge_page
+from ftk.recipe.moe_file import EXPERT_KEYS
+from ftk.recipe.moe_file import KEYS as MIXTURE_KEYS
 from ftk.recipe.reference import reference_page
 from ftk.recipe.schema import Recipe
 from ftk.recipe.shapes import fields, nearest
@@ -23,8 +27,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_generated_files_are_up_to_date():
-    """`python scripts/build_reference.py` writes both."""
+    """`python scripts/build_reference.py` writes them."""
     assert (REPOSITORY / "recipes" / "REFERENCE.md").read_text() == reference_page()
+    assert (REPOSITORY / "recipes" / "MERGE.md").read_text() == merge_page()
     assert json.loads((REPOSITORY / "recipes" / SCHEMA_FILE).read_text()) == recipe_schema()
 
 
@@ -36,7 +41,7 @@ def test_build_script_writes_what_is_there(tmp_path):
     spec.loader.exec_module(script)
     script.FOLDER = tmp_path
     script.main()
-    for name in ("REFERENCE.md", SCHEMA_FILE):
+    for name in ("REFERENCE.md", "MERGE.md", SCHEMA_FILE):
         assert (tmp_path / name).read_bytes() == (REPOSITORY / "recipes" / name).read_bytes()
 
 
@@ -48,6 +53,15 @@ def test_every_field_is_documented_and_on_the_page():
         # Sections that stand in two places are shown once.
         shown = path.replace("data.eval.", "data.train.")
         assert is_name_of_member or f"`{shown}`" in page or f"# {shown}" in page, path
+
+
+def test_every_key_of_a_merge_is_on_its_page():
+    page = merge_page()
+    for key in (*KEYS, *MIXTURE_KEYS, *EXPERT_KEYS, *METHODS):
+        assert f"`{key}`" in page, key
+    for name, method in METHODS.items():
+        for info in method.model_fields.values():
+            assert info.description, f"{name} has a setting without a docstring"
 
 
 def test_schema_takes_words_lists_and_extends():

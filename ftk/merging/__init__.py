@@ -1,0 +1,1 @@
+"""Models into one: tensors in, tensors out, one method a file."""
