@@ -27,7 +27,7 @@ COMMANDS: dict[str, str] = {
     "eval": "Measure a model, an adapter or a run on held-out rows.",
     "generate": "Answer one prompt.",
     "chat": "Talk to a model in the terminal.",
-    "data": "Look at data as the model will see it.",
+    "data": "Look at, check, mend, convert and split data.",
     "recipe": "List, copy, show and check recipes.",
     "env": "Versions and devices, as a bug report needs them.",
 }
