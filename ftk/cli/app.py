@@ -29,7 +29,7 @@ COMMANDS: dict[str, str] = {
     "extract": "Take a LoRA out of a base and a model tuned from it.",
     "generate": "Answer one prompt.",
     "chat": "Talk to a model in the terminal.",
-    "data": "Look at data as the model will see it.",
+    "data": "Look at, check, mend, convert and split data.",
     "recipe": "List, copy, show and check recipes.",
     "env": "Versions and devices, as a bug report needs them.",
 }

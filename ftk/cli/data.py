@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ftk.cli.data_check import check
+from ftk.cli.data_files import convert, fix, split
 from ftk.cli.flags import OVERRIDES_HELP
 
 if TYPE_CHECKING:
@@ -48,7 +50,14 @@ def stats(recipe: RecipePath, overrides: Overrides = None) -> Mapping[str, objec
     return result.as_json()
 
 
-commands = {"preview": preview, "stats": stats}
+commands = {
+    "preview": preview,
+    "stats": stats,
+    "check": check,
+    "fix": fix,
+    "convert": convert,
+    "split": split,
+}
 
 
 def _print_preview(result: "Preview") -> None:
@@ -74,8 +83,8 @@ def _print_preview(result: "Preview") -> None:
                 console.print(coloured(part))
             else:
                 print(plain(part))
-    if result.report.kind == "conversations":
-        print(f"\n{result.report.prompt_weight_share:.1%} of the loss weight of these rows lies on prompts")
+    if result.prompt_weight_share is not None:
+        print(f"\n{result.prompt_weight_share:.1%} of the loss weight of these rows lies on prompts")
 
 
 def _print_statistics(name: str, part: "Statistics", max_length: int, truncation: str) -> None:

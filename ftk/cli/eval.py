@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ftk.cli.flags import columns_by_role
+
 if TYPE_CHECKING:
     from ftk.runs.evaluate import Evaluation
 
@@ -52,7 +54,7 @@ def command(
         model=model,
         data=data,
         format=format,
-        columns=_pairs(columns),
+        columns=columns_by_role(columns),
         subset=subset,
         split=split,
         metrics=metrics,
@@ -69,19 +71,6 @@ def command(
     evaluation = evaluate(request, tell=lambda sentence: print(sentence, file=sys.stderr))
     _show(evaluation)
     return evaluation.as_json()
-
-
-def _pairs(text: str | None) -> dict[str, str] | None:
-    from ftk.core.errors import RecipeError
-
-    if text is None:
-        return None
-    pairs = [pair.partition("=") for pair in text.split(",")]
-    if not all(role.strip() and column.strip() for role, _, column in pairs):
-        raise RecipeError(
-            f"{text!r} does not say columns. Expected question=problem,answer=solution", place="--columns"
-        )
-    return {role.strip(): column.strip() for role, _, column in pairs}
 
 
 def _show(evaluation: "Evaluation") -> None:

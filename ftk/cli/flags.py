@@ -45,3 +45,21 @@ RECIPE_FLAGS = (
 def as_overrides(values: Mapping[str, object]) -> list[str]:
     """The flags that were given, as overrides `path=value`."""
     return [f"{flag.path}={values[flag.name]}" for flag in RECIPE_FLAGS if values.get(flag.name) is not None]
+
+
+def columns_by_role(text: str | None) -> dict[str, str] | None:
+    """What `--columns question=problem,answer=solution` says; None where it is not given.
+
+    Raises:
+        RecipeError: it does not say pairs.
+    """
+    from ftk.core.errors import RecipeError
+
+    if text is None:
+        return None
+    found = [pair.partition("=") for pair in text.split(",")]
+    if not all(role.strip() and column.strip() for role, _, column in found):
+        raise RecipeError(
+            f"{text!r} does not say columns. Expected question=problem,answer=solution", place="--columns"
+        )
+    return {role.strip(): column.strip() for role, _, column in found}

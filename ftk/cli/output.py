@@ -2,7 +2,8 @@
 
 A command prints for a person: results to standard output, notes and progress to standard error. Under `--json` all that
 it prints goes to standard error, and the mapping that it returns is the last and only line of standard output; on
-failure that line is `{"error": {"type", "message", "place", "exit_code"}}`.
+failure that line is `{"error": {"type", "message", "place", "exit_code"}}`, beside what was found where the work was
+done and a check of it failed.
 """
 
 import json
@@ -14,11 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import typer
 
-from ftk.core.errors import ExitCode, FtkError
+from ftk.core.errors import ExitCode, FtkError, RunError
 from ftk.core.json_values import finite
 
 ANSWER_FILE = "FTK_ANSWER_FILE"
@@ -48,7 +49,7 @@ class Ending:
     """What a command came to."""
 
     exit_code: int
-    answer: object | None = None
+    answer: Any = None
     """For a machine: what the command returned, or its error."""
 
 
@@ -89,7 +90,9 @@ def _ending(work: Callable[[], object]) -> Ending:
     except Ended as end:
         return Ending(end.exit_code, end.answer)
     except FtkError as error:
-        return _failed(type(error).__name__, error.message, error.place, error.exit_code, shown=str(error))
+        ending = _failed(type(error).__name__, error.message, error.place, error.exit_code, shown=str(error))
+        beside = error.answer if isinstance(error, RunError) else None
+        return Ending(ending.exit_code, {**beside, **ending.answer}) if beside else ending
     except UsageError as error:
         shown = f"{error.message}\n{error.command} --help says what there is."
         return _failed("UsageError", error.message, None, ExitCode.INPUT, shown=shown)

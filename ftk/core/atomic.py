@@ -23,6 +23,20 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary sibling to write, which takes the place of `path` on leaving; after an error it is removed."""
+    temporary = _sibling(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling to fill, which takes the place of `path` on leaving; after an error it is removed."""
     temporary = _sibling(path)

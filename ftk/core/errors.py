@@ -1,5 +1,6 @@
 """Errors for the user: one message without a traceback, and an exit code that a batch job can act on."""
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import ClassVar
 
@@ -39,9 +40,16 @@ class RecipeError(FtkError):
 
 
 class DataError(FtkError):
-    """Rows cannot be read, or would teach something broken."""
+    """Rows cannot be read, or would teach something broken.
+
+    `finding` is the kind of finding that `ftk data check` makes of it, where that follows from the place alone.
+    """
 
     exit_code = ExitCode.INPUT
+
+    def __init__(self, message: str, *, place: str | None = None, finding: str | None = None) -> None:
+        super().__init__(message, place=place)
+        self.finding = finding
 
 
 class ModelError(FtkError):
@@ -57,9 +65,16 @@ class SetupError(FtkError):
 
 
 class RunError(FtkError):
-    """The work ran and failed, or a check that was asked for did."""
+    """The work ran and failed, or a check that was asked for did.
+
+    `answer` is what a machine is told beside the error: the result of work that was done to its end.
+    """
 
     exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, *, place: str | None = None, answer: Mapping[str, object] | None = None) -> None:
+        super().__init__(message, place=place)
+        self.answer = answer
 
 
 class Stopped(FtkError):

@@ -14,6 +14,9 @@ from torch import Tensor, device
 REFERENCE_LOGPS = "reference_logps"
 """The column of an example that the model gave as its training began, and not the data."""
 
+NUM_BYTES = "num_bytes"
+"""The column of an example of plain text with the bytes (UTF-8) that its learned tokens stand for."""
+
 Message = dict[str, Any]
 """One turn as OpenAI writes it: `role`, `content`, and where there are any `tool_calls`, `name`, `train`."""
 
@@ -49,6 +52,21 @@ class Comparison:
     columns: Mapping[str, Any]
     """All columns of the row as read."""
     tools: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextBlock:
+    """A document of plain text, or a stretch of one that is too long to be held at once."""
+
+    text: str
+    row: int
+    """Line of its file where the document begins, or its row, from 1."""
+    source: str
+    """The file or data set it came from, as errors name it."""
+    begins: bool = True
+    """Whether the document begins here."""
+    ends: bool = True
+    """Whether the document ends here."""
 
 
 @dataclass(frozen=True, slots=True)

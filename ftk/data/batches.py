@@ -44,6 +44,7 @@ class TrainBatches:
         process_index: int = 0,
         num_processes: int = 1,
         source_weights: Sequence[float] | None = None,
+        source_origins: Sequence[int] | None = None,
     ) -> None:
         """
         Args:
@@ -53,6 +54,7 @@ class TrainBatches:
             micro_batch_tokens: Tokens a forward pass instead, padding included; see `deal`.
             max_length: Tokens a packed row holds.
             source_weights: Weight of each of `examples.source_names`, as `PreparationReport` has it.
+            source_origins: For each of those names the place of its weight, where several files share one.
         """
         self._examples = examples
         self._batch_size = batch_size
@@ -66,6 +68,8 @@ class TrainBatches:
         self._process_index = process_index
         self._num_processes = num_processes
         self._source_weights = source_weights
+        origins = np.arange(len(examples.source_names)) if source_origins is None else np.asarray(source_origins)
+        self._sources_N = origins.astype(np.int32)[examples.sources_N]
         self._lengths_N = examples.lengths_N
         self._epoch = 0
         self._step = 0
@@ -187,7 +191,7 @@ class TrainBatches:
                 len(self._examples),
                 seed=self._seed,
                 epoch=epoch,
-                sources_N=self._examples.sources_N,
+                sources_N=self._sources_N,
                 source_weights=self._source_weights,
             )
             self._cached_steps = (epoch, self._cut(order))

@@ -4,6 +4,7 @@ Shapes: L positions.
 """
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,30 @@ from numpy.typing import NDArray
 from ftk.core.errors import DataError
 from ftk.core.types import Comparison, Conversation
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 def place_of(row: Conversation | Comparison) -> str:
     """The row as errors name it, `file:row`."""
     return f"{row.source}:{row.row}"
+
+
+def check_tells_places(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """
+    Raises:
+        DataError: the tokenizer cannot tell where its tokens lie in a text.
+    """
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"{tokenizer.name_or_path or 'the model'} has a tokenizer written in Python, which does not tell where "
+            "its tokens lie in the text. Use a model folder with tokenizer.json"
+        )
+
+
+def adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether the tokenizer by itself puts its BOS before a text."""
+    return tokenizer.bos_token_id is not None and tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 def check_learned(weights_L: NDArray[np.float32], answers_L: NDArray[np.bool_], *, place: str) -> None:
@@ -23,7 +44,9 @@ def check_learned(weights_L: NDArray[np.float32], answers_L: NDArray[np.bool_], 
         DataError: no token of an answer is learned.
     """
     if not (answers_L & (weights_L > 0)).any():
-        raise DataError("the row has nothing to learn: none of its tokens belongs to an answer", place=place)
+        raise DataError(
+            "the row has nothing to learn: none of its tokens belongs to an answer", place=place, finding="empty"
+        )
 
 
 def check_end_of_turn(last_token_id: int, end_token_id: int, end_token: str, *, place: str) -> None:
@@ -36,6 +59,7 @@ def check_end_of_turn(last_token_id: int, end_token_id: int, end_token: str, *, 
             f"the end-of-turn token {end_token!r} would not be learned: the tokenizer splits it, or joins it with what "
             "stands before it. Name a template whose end-of-turn token the tokenizer knows in data.chat_template",
             place=place,
+            finding="no_end",
         )
 
 
@@ -61,4 +85,5 @@ def check_bos(
             raise DataError(
                 "there is a BOS token within a turn: the text of the row spells it out. Take it out of the row",
                 place=place,
+                finding="special_token_leak",
             )

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from ftk.core.errors import DataError
 
 Row = dict[str, Any]
+Decode = Callable[[bytes, str], bytes]
+"""From the bytes of a text file and its name, as errors say it, to UTF-8."""
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -35,46 +37,68 @@ def files_at(path: Path, *, name: str) -> list[Path]:
     return [path]
 
 
-def read_file(path: Path, *, name: str) -> Iterator[tuple[int, Row]]:
+def read_file(path: Path, *, name: str, decode: Decode | None = None) -> Iterator[tuple[int, Row]]:
     """Line number (in Parquet and a JSON list: row number) from 1, and row, of each row.
+
+    JSONL and Parquet are read piece by piece, whatever their size. With `decode` a text file may be in another
+    encoding, and its JSON may have control characters within text.
 
     Raises:
         DataError: empty, broken or not UTF-8, with the line.
     """
     try:
+        if path.suffix == ".parquet" and path.stat().st_size:
+            return _read_parquet(path, name=name)
+        if path.suffix == ".jsonl" and decode is None:
+            return _read_jsonl(_lines(path, name=name), name=name, strict=True)
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"the file cannot be read: {error.strerror or error}", place=name) from error
     if not content.strip():
-        raise DataError("the file is empty", place=name)
-    if path.suffix == ".parquet":
-        return _read_parquet(path, name=name)
+        raise _empty(name)
+    if decode is not None:
+        content = decode(content, name)
     content = content.removeprefix(b"\xef\xbb\xbf")
     if path.suffix == ".csv":
         return _read_csv(content, name=name)
     # Many a .json file holds one object a line.
     if path.suffix == ".json" and not content.lstrip().startswith(b"{"):
-        return _read_json(content, name=name)
-    return _read_jsonl(content, name=name)
+        return _read_json(content, name=name, strict=decode is None)
+    return _read_jsonl(content.split(b"\n"), name=name, strict=decode is None)
 
 
-def _read_jsonl(content: bytes, *, name: str) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(content.split(b"\n"), start=1):
+def _lines(path: Path, *, name: str) -> Iterator[bytes]:
+    """The lines of a file without their ends, read as they are asked for."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file):
+                line = line.removesuffix(b"\n")
+                yield line if number else line.removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror or error}", place=name) from error
+
+
+def _read_jsonl(lines: Iterable[bytes], *, name: str, strict: bool) -> Iterator[tuple[int, Row]]:
+    is_empty = True
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        is_empty = False
         try:
-            row = json.loads(line.decode("utf-8"))
+            row = json.loads(line.decode("utf-8"), strict=strict)
         except UnicodeDecodeError as error:
             raise _not_utf8(f"{name}:{number}", error) from error
         except json.JSONDecodeError as error:
             shown = line[:60].decode("utf-8", "replace")
             raise DataError(f"the line is not JSON ({error.msg}): {shown}", place=f"{name}:{number}") from error
         yield number, _as_row(row, place=f"{name}:{number}")
+    if is_empty:
+        raise _empty(name)
 
 
-def _read_json(content: bytes, *, name: str) -> Iterator[tuple[int, Row]]:
+def _read_json(content: bytes, *, name: str, strict: bool) -> Iterator[tuple[int, Row]]:
     try:
-        rows = json.loads(_decode(content, name=name))
+        rows = json.loads(_decode(content, name=name), strict=strict)
     except json.JSONDecodeError as error:
         raise DataError(f"the file is not JSON ({error.msg})", place=f"{name}:{error.lineno}") from error
     if not isinstance(rows, list) or not rows:
@@ -128,6 +152,10 @@ def _decode(content: bytes, *, name: str) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _not_utf8(f"{name}:{line}", error) from error
+
+
+def _empty(name: str) -> DataError:
+    return DataError("the file is empty", place=name)
 
 
 def _not_utf8(place: str, error: UnicodeDecodeError) -> DataError:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ftk.core.errors import DataError
 from ftk.core.types import Conversation, Message
-from ftk.data.checks import check_bos, check_end_of_turn, check_learned, place_of
+from ftk.data.checks import adds_bos, check_bos, check_end_of_turn, check_learned, check_tells_places, place_of
 from ftk.data.template import ChatTemplate, Span, template_text
 from ftk.data.turns import Turn, render_turns
 
@@ -64,11 +64,7 @@ class Renderer:
         Raises:
             DataError: the model has no template, or its tokenizer cannot tell where tokens lie in a text.
         """
-        if not tokenizer.is_fast:
-            raise DataError(
-                f"{tokenizer.name_or_path or 'the model'} has a tokenizer written in Python, which does not tell where "
-                "its tokens lie in the text. Use a model folder with tokenizer.json"
-            )
+        check_tells_places(tokenizer)
         self.tokenizer = tokenizer
         text = template_text(None, tokenizer) if chat_template is None else chat_template
         self.template = ChatTemplate.of(tokenizer, text)
@@ -160,7 +156,9 @@ class Renderer:
         for conversation, learned, more in zip(conversations, wanted, silent, strict=True):
             place = place_of(conversation)
             if all(_is_silent(conversation.messages[turn]) for turn in learned):
-                raise DataError("the row has no answer to learn from: no message of the assistant", place=place)
+                raise DataError(
+                    "the row has no answer to learn from: no message of the assistant", place=place, finding="empty"
+                )
             text, found = render_turns(
                 self.template,
                 conversation.messages,
@@ -210,7 +208,7 @@ class Renderer:
 
     @cached_property
     def _tokenizer_adds_bos(self) -> bool:
-        return self.bos_token_id is not None and self.tokenizer("x")["input_ids"][:1] == [self.bos_token_id]
+        return adds_bos(self.tokenizer)
 
     @cached_property
     def _ends_of_any_turn(self) -> frozenset[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ftk.core.errors import DataError
-from ftk.data.files import SUFFIXES, files_at, read_file
+from ftk.data.files import SUFFIXES, Decode, files_at, read_file
 from ftk.data.formats.function import function_source
 from ftk.data.hub import HubRows
 from ftk.data.settings import Source
@@ -46,13 +46,19 @@ class SourceReader:
         self.source = source
         self._parts = parts
 
-    def rows(self) -> Iterator[SourceRow]:
-        """
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it reads; none of a data set on the hub."""
+        return () if isinstance(self._parts, HubRows) else tuple(path for _, path in self._parts)
+
+    def rows(self, *, decode: Decode | None = None) -> Iterator[SourceRow]:
+        """The rows in their order; with `decode` of text files in any encoding.
+
         Raises:
             DataError: a row does not read, or there is none.
         """
         number = None
-        for number, row, name in self._rows():
+        for number, row, name in self._rows(decode):
             yield SourceRow(number, name, _rename(row, self.source.columns, place=f"{name}:{number}"))
         if number is None:
             raise DataError("there are no rows", place=self.source.source)
@@ -73,10 +79,14 @@ class SourceReader:
                 raise DataError(f"the file cannot be read: {error.strerror or error}", place=name) from error
         return digest.hexdigest()
 
-    def _rows(self) -> Iterator[tuple[int, Mapping[str, Any], str]]:
+    def _rows(self, decode: Decode | None) -> Iterator[tuple[int, Mapping[str, Any], str]]:
         if isinstance(self._parts, HubRows):
             return ((number, row, self.source.source) for number, row in self._parts)
-        rows = ((number, row, name) for name, path in self._parts for number, row in read_file(path, name=name))
+        rows = (
+            (number, row, name)
+            for name, path in self._parts
+            for number, row in read_file(path, name=name, decode=decode)
+        )
         return self._slice(rows)
 
     def _slice(

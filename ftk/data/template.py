@@ -150,7 +150,8 @@ class ChatTemplate:
             raise DataError(
                 f"the chat template {written}, and the tokenizer has no one token for that: the model would never "
                 "learn to stop. Name a template whose end-of-turn token the tokenizer knows in data.chat_template "
-                f"({', '.join(shipped_templates())}, or a Jinja file)"
+                f"({', '.join(shipped_templates())}, or a Jinja file)",
+                finding="no_end",
             )
         return Ending(match[0], tail[tail.index(match[0]) + len(match[0]) :])
 

@@ -52,7 +52,9 @@ def _start(
     template: ChatTemplate, text: str, messages: Sequence[Message], *, tools: Tools, turn: int, place: str
 ) -> int:
     if turn == 0:
-        raise DataError("the conversation begins with an answer; before it there must be a prompt", place=place)
+        raise DataError(
+            "the conversation begins with an answer; before it there must be a prompt", place=place, finding="empty"
+        )
     prompt = template.render_prompt(messages[:turn], tools=tools, place=place)
     if not text.startswith(prompt):
         raise _differs(prompt, text, place=place)
@@ -98,6 +100,7 @@ def _end(
         f"the chat template does not end the answer of message {turn + 1} with {template.ending.token!r}, so the model "
         "would not learn to stop. Name another template in data.chat_template",
         place=place,
+        finding="no_end",
     )
 
 

@@ -39,6 +39,19 @@ def general_text_batches(
     ]
 
 
+def general_text_bytes(tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> int:
+    """Bytes (UTF-8) of the text that the tokens which count in `general_text_batches` stand for."""
+    text = general_text()
+    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    offsets = encoded["offset_mapping"]
+    num_bytes = len(text.encode())
+    # The first token of each document does not count, and so its text does not; a special token has no text.
+    for start in range(0, len(offsets), max_length):
+        first, last = offsets[start]
+        num_bytes -= len(text[first:last].encode())
+    return num_bytes
+
+
 def forgetting(before: float, after: float, *, max_forgetting: float) -> str | None:
     """A sentence for a person where the loss on general text rose by more than `max_forgetting` nats a token."""
     rise = after - before

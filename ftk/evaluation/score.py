@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ftk.core.mode import evaluating
 from ftk.core.types import Batch, Objective, TokenScores
+from ftk.numerics.likelihood import perplexity
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -113,8 +114,3 @@ def _add(total: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
 
 def _device_of(model: nn.Module, accelerator: "Accelerator | None") -> torch.device:
     return accelerator.device if accelerator is not None else next(model.parameters()).device
-
-
-def perplexity(loss: float) -> float:
-    """The number of equally likely tokens that a loss in nats a token stands for; infinite past what a float holds."""
-    return math.exp(loss) if loss < 700 else math.inf

@@ -3,7 +3,8 @@
 from typing import Annotated
 
 from ftk.core.config import ByName
+from ftk.objectives.cpt import Cpt
 from ftk.objectives.preference.task import Preference
 from ftk.objectives.sft import Sft
 
-Task = Annotated[Sft | Preference, ByName(default="sft")]
+Task = Annotated[Sft | Cpt | Preference, ByName(default="sft")]

@@ -33,6 +33,8 @@ def advice(recipe: Recipe) -> list[Advice]:
 def advice_on_rows(recipe: Recipe, num_rows: int, formats: Sequence[str] = ()) -> list[Advice]:
     """What can be said once the rows to train on are counted; `formats` is what each source was read as."""
     said = list(_pairs_taken_apart(recipe, formats))
+    if recipe.task.rows == "texts":
+        return said  # pieces of text are no rows
     if isinstance(recipe.tuning, Full) and num_rows < FEW_ROWS:
         said.append(
             (
@@ -95,9 +97,9 @@ def _lora(recipe: Recipe) -> Iterator[Advice]:
 
 
 def _held_out(recipe: Recipe) -> Iterator[Advice]:
-    trained = {(source.source, source.subset, source.split) for source in recipe.data.train}
+    trained = {(source.source, source.subset, source.split, source.glob) for source in recipe.data.train}
     for index, source in enumerate(recipe.data.eval):
-        if (source.source, source.subset, source.split) in trained:
+        if (source.source, source.subset, source.split, source.glob) in trained:
             yield (
                 f"data.eval.{index}",
                 f"data.eval.{index} is also trained on: its figures will tell what was learned by heart",

@@ -81,7 +81,7 @@ def _weights(recipe: Recipe) -> Iterator[Violation]:
 
 
 def _pairs(recipe: Recipe) -> Iterator[Violation]:
-    if recipe.task.rows != "conversations":
+    if recipe.task.rows not in ("conversations", "texts"):
         return
     for part, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
         for index, source in enumerate(sources):
@@ -92,6 +92,49 @@ def _pairs(recipe: Recipe) -> Iterator[Violation]:
                     f"{path} says which answers are compared, and task: {recipe.task.name} compares none. Leave it "
                     "out, or take task: preference",
                 )
+
+
+def _texts(recipe: Recipe) -> Iterator[Violation]:
+    data, is_text = recipe.data, recipe.task.rows == "texts"
+    foreign = ("format", "system") if is_text else ("glob", "separator", "limit")
+    for part, sources in (("train", data.train), ("eval", data.eval)):
+        for index, source in enumerate(sources):
+            path = f"data.{part}.{index}"
+            for field in foreign:
+                if getattr(source, field) not in (None, (), "auto"):
+                    yield f"{path}.{field}", f"{path}.{field} {_OF_TEXTS[field]}. Leave it out"
+            if is_text and source.columns and set(source.columns) != {"text"}:
+                yield f"{path}.columns", f"{path}.columns: a text has one part, text, as in {{text: content}}"
+    if not is_text:
+        if data.overlap:
+            yield "data.overlap", f"data.overlap {_OF_TEXTS['overlap']}. Leave it out"
+        return
+    if data.max_length is not None and data.overlap > data.max_length // 2:
+        yield (
+            "data.overlap",
+            f"data.overlap is {data.overlap}, more than half of data.max_length {data.max_length}: most of each piece "
+            "would be read without being learned. Lower it",
+        )
+    if "truncation" in data.model_fields_set and data.truncation != "error":
+        yield "data.truncation", "data.truncation: texts are cut into pieces, and none of them is lost. Leave it out"
+    if data.chat_template is not None:
+        yield "data.chat_template", "data.chat_template: plain text has no turns to render. Leave it out"
+    if recipe.evaluation.metrics:
+        yield (
+            "evaluation.metrics",
+            "evaluation.metrics judge answers, and plain text has none: perplexity and bits_per_byte are always "
+            "measured. Leave them out",
+        )
+
+
+_OF_TEXTS = {
+    "format": "tells how conversations are written, and task: cpt learns from plain text",
+    "system": "is a message of a conversation, and task: cpt learns from plain text",
+    "glob": "takes files as plain text, which task: cpt learns from",
+    "separator": "splits plain text, which task: cpt learns from",
+    "limit": "is of plain text, which task: cpt learns from; of rows take a slice such as split: train[:1000]",
+    "overlap": "is of pieces of plain text, which task: cpt learns from",
+}
 
 
 def _evaluation(recipe: Recipe) -> Iterator[Violation]:
@@ -123,5 +166,6 @@ _RULES: tuple[Callable[[Recipe], Iterator[Violation]], ...] = (
     _length,
     _weights,
     _pairs,
+    _texts,
     _evaluation,
 )

@@ -1,8 +1,9 @@
 """`ftk data`: data as the model will see it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ftk.core.types import Examples
 from ftk.data.cache import default_cache_folder
@@ -10,16 +11,22 @@ from ftk.data.comparisons import read_comparisons
 from ftk.data.load import read_conversations
 from ftk.data.prepare import PreparationReport, prepare
 from ftk.data.prepare_comparisons import prepare_comparisons
+from ftk.data.prepare_texts import first_pieces
 from ftk.data.render import Renderer, renderer_for
 from ftk.data.settings import Source
 from ftk.data.show import Stretch, stretches
 from ftk.data.statistics import Overlap, Statistics, overlap, statistics
+from ftk.data.texts import read_texts
 from ftk.models.load import load_tokenizer
+from ftk.objectives.cpt import Cpt
 from ftk.objectives.sft import Sft
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
-from ftk.runs.training_data import max_length_of
+from ftk.runs.training_data import check_overlap, max_length_of, read_text_part
 from ftk.runs.trust import tell_of_code
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _UNBOUND = 2**31 - 1
 """Rows are rendered whole."""
@@ -42,7 +49,8 @@ class Preview:
     rows: tuple[PreviewRow, ...]
     formats: dict[str, str]
     """Format by source, of the sources that the rows are from."""
-    report: PreparationReport
+    prompt_weight_share: float | None
+    """Share of the loss weight that lies on prompts, 0 to 1; None where rows are no conversations."""
 
     def as_json(self) -> dict[str, Any]:
         rows = [
@@ -54,7 +62,7 @@ class Preview:
             }
             for row in self.rows
         ]
-        return {"rows": rows, "formats": self.formats, "prompt_weight_share": self.report.prompt_weight_share}
+        return {"rows": rows, "formats": self.formats, "prompt_weight_share": self.prompt_weight_share}
 
 
 @dataclass(frozen=True)
@@ -83,21 +91,35 @@ def preview(recipe_path: str, overrides: Sequence[str] = (), *, num_rows: int = 
         FtkError: the recipe, the model or a row is wrong.
     """
     recipe = load_recipe(recipe_path, overrides).recipe
-    renderer = _renderer(recipe)
-    sources = recipe.data.train
-    examples, report, formats = _read(
-        recipe, renderer, sources, role="data.train", max_length=max_length_of(recipe), num_rows=num_rows
-    )
+    tokenizer = _tokenizer(recipe)
+    examples, share, formats = _first(recipe, tokenizer, num_rows)
     rows = tuple(
         PreviewRow(
             place=examples.place(example.index),
-            stretches=tuple(stretches(example, renderer.tokenizer)),
+            stretches=tuple(stretches(example, tokenizer)),
             num_tokens=len(example.token_ids_L),
             num_answer_tokens=int(example.answers_L.sum()),
         )
         for example in examples
     )
-    return Preview(rows, formats, report)
+    return Preview(rows, formats, share)
+
+
+def _first(
+    recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", num_rows: int
+) -> tuple[Examples, float | None, dict[str, str]]:
+    """The first rows, the share of their loss weight that lies on prompts, and the format of each source looked at."""
+    sources, max_length = recipe.data.train, max_length_of(recipe)
+    if isinstance(recipe.task, Cpt):
+        texts = read_texts(sources, role="data.train")
+        check_overlap(recipe, max_length)
+        examples = first_pieces(texts, tokenizer, num_rows, max_length=max_length, overlap=recipe.data.overlap)
+        return examples, None, {}
+    renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
+    examples, report, formats = _read(
+        recipe, renderer, sources, role="data.train", max_length=max_length, num_rows=num_rows
+    )
+    return examples, report.prompt_weight_share if report.kind == "conversations" else None, formats
 
 
 def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
@@ -109,7 +131,10 @@ def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
         FtkError: the recipe, the model or a row is wrong.
     """
     recipe = load_recipe(recipe_path, overrides).recipe
-    renderer, max_length = _renderer(recipe), max_length_of(recipe)
+    tokenizer, max_length = _tokenizer(recipe), max_length_of(recipe)
+    if isinstance(recipe.task, Cpt):
+        return _text_stats(recipe, tokenizer, max_length)
+    renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
     train, report, _ = _read(recipe, renderer, recipe.data.train, role="data.train", max_length=_UNBOUND)
     evaluation = None
     if recipe.data.eval:
@@ -125,9 +150,26 @@ def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
     )
 
 
-def _renderer(recipe: Recipe) -> Renderer:
+def _text_stats(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> DataStatistics:
+    read = partial(read_text_part, recipe, tokenizer=tokenizer, max_length=_UNBOUND)
+    train = read(recipe.data.train, role="data.train")
+    held_out = read(recipe.data.eval, role="data.eval") if recipe.data.eval else None
+    taken = [*train.report.taken, *(held_out.report.taken if held_out else ())]
+    shared = overlap(train.examples, held_out.examples) if held_out else None
+    return DataStatistics(
+        max_length=max_length,
+        truncation="cut into pieces",
+        sources=tuple(str(one) for one in taken),
+        train=statistics(train.examples, max_length=max_length),
+        eval=statistics(held_out.examples, max_length=max_length) if held_out else None,
+        # Texts have no prompts.
+        overlap=replace(shared, num_prompts=0) if shared else None,
+    )
+
+
+def _tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase":
     tell_of_code(recipe.model)
-    return renderer_for(load_tokenizer(recipe.model), chat_template=recipe.data.chat_template)
+    return load_tokenizer(recipe.model)
 
 
 def _read(

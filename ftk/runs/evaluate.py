@@ -19,9 +19,10 @@ from ftk.data.load import read_conversations
 from ftk.data.prepare import prepare
 from ftk.data.render import Renderer, renderer_for
 from ftk.data.settings import Source
-from ftk.evaluation.score import loss_metrics
+from ftk.evaluation.score import loss_metrics, objective_metrics
 from ftk.models.load import max_positions
 from ftk.models.scoring import ScoringModel
+from ftk.objectives.cpt import Cpt
 from ftk.objectives.preference.task import Preference
 from ftk.objectives.sft import Sft
 from ftk.recipe.load import load_recipe
@@ -30,6 +31,7 @@ from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_sh
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
+from ftk.runs.training_data import max_length_of, read_text_part
 from ftk.runs.trust import tell_of_code
 
 UNBOUND = 2**31 - 1
@@ -107,6 +109,8 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     answers_file = _answers_file(request) if recipe.evaluation.metrics else None
     tell_of_code(recipe.model, tell)
     model = load_ready_model(recipe.model, quantization=recipe.quantization)
+    if isinstance(recipe.task, Cpt):
+        return _texts(recipe, model, start, tell)
     renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
     rows = _held_out(recipe, tell, as_trained=request.data is None)
     examples = _examples(recipe, rows, renderer, _max_length(recipe, model, is_bare=is_bare), tell)
@@ -116,6 +120,17 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     if answers_file is not None:
         write_answers(answers_file, answered)
     return Evaluation(losses, answered, len(examples), time.perf_counter() - start, answers_file)
+
+
+def _texts(recipe: Recipe, model: ReadyModel, start: float, tell: Callable[[str], None]) -> Evaluation:
+    """A model of plain text, by its perplexity and bits a byte on the held-out ones."""
+    part = read_text_part(
+        recipe, recipe.data.eval, tokenizer=model.tokenizer, role="data.eval", max_length=max_length_of(recipe)
+    )
+    for line in part.report.lines():
+        tell(line)
+    figures = objective_metrics(ScoringModel(model.causal_lm), recipe.task.objective(), _batches(part.examples, model))
+    return Evaluation(figures, (), len(part.examples), time.perf_counter() - start, None)
 
 
 def _recipe(request: EvalRequest) -> tuple[Recipe, bool]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftk.core.types import Examples
 from ftk.data.batches import TrainBatches
+from ftk.data.prepare_texts import TextReport
 from ftk.recipe.load import LoadedRecipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.environment import environment
@@ -167,6 +168,7 @@ def _batches(loaded: LoadedRecipe, data: TrainingData, accelerator: "Accelerator
         process_index=accelerator.process_index,
         num_processes=accelerator.num_processes,
         source_weights=data.train.report.source_weights,
+        source_origins=data.train.report.source_origins if isinstance(data.train.report, TextReport) else None,
     )
 
 

@@ -15,9 +15,10 @@ from ftk.core.errors import DataError
 from ftk.core.json_values import finite
 from ftk.core.types import Batch
 from ftk.data.batches import evaluation_batches
-from ftk.evaluation.retention import forgetting, general_text_batches
+from ftk.evaluation.retention import forgetting, general_text_batches, general_text_bytes
 from ftk.evaluation.score import loss_metrics, objective_metrics
 from ftk.models.load import load_config, max_positions
+from ftk.numerics.likelihood import bits_per_byte, perplexity
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import ask, evaluate_answers, pick_rows, pick_shots
 from ftk.runs.folder import RunFolder
@@ -95,7 +96,7 @@ class Measure:
         say: Callable[[str], None],
     ) -> None:
         self._settings = recipe.evaluation
-        self._learns_answers = recipe.task.rows == "conversations"
+        self._rows = recipe.task.rows
         self._objective = recipe.task.objective(router_loss_weight=tuned.router_loss_weight)
         self._is_compiled = recipe.training.compile
         self._seed = recipe.seed
@@ -109,10 +110,11 @@ class Measure:
     def losses(self, model: nn.Module) -> dict[str, float]:
         """Figures over all held-out rows, the loss among them; every process must call this.
 
-        Of answers perplexity and token accuracy, of preferences rewards, margin, accuracy and log-probabilities.
+        Of answers perplexity and token accuracy, of plain text bits a byte besides, of preferences rewards, margin,
+        accuracy and log-probabilities.
         """
         with self._accelerator.autocast():
-            if self._learns_answers:
+            if self._rows == "conversations":
                 return dict(loss_metrics(model, self._batches, self._accelerator))
             return dict(objective_metrics(model, self._objective, self._batches, self._accelerator))
 
@@ -147,7 +149,7 @@ class Measure:
                 answered, example = self._answers(when, number)
                 metrics |= answered
                 sample = sample or example
-        metrics[GENERAL_LOSS] = self._general_loss(model)
+        metrics |= self._general(model)
         figures = Figures(metrics, sample)
         if self._accelerator.is_main_process:
             figures.save(path)
@@ -182,16 +184,26 @@ class Measure:
         named = {f"{name}{suffix}": value for name, value in answered.metrics.items()}
         return named, (question, first.reference, first.answer)
 
-    def _general_loss(self, model: nn.Module) -> float:
-        max_length = self._data.max_length
+    def _general(self, model: nn.Module) -> dict[str, float]:
+        """What is kept of what the model knew; where plain text is learned, in the figures of that."""
+        tokenizer, max_length = self._data.tokenizer, self._data.max_length
         batches = general_text_batches(
-            self._data.tokenizer,
+            tokenizer,
             max_length=max_length,
             rows_per_batch=max(1, forward_tokens(self._accelerator.device) // max_length),
             pad_token_id=self._data.pad_token_id,
         )
         with self._accelerator.autocast():
-            return float(loss_metrics(model, batches, self._accelerator)["loss"])
+            loss = float(loss_metrics(model, batches, self._accelerator)["loss"])
+        if self._rows != "texts":
+            return {GENERAL_LOSS: loss}
+        num_tokens = sum(float(batch.weights_BL.sum()) for batch in batches)
+        num_bytes = general_text_bytes(tokenizer, max_length=max_length)
+        return {
+            GENERAL_LOSS: loss,
+            "general_perplexity": perplexity(loss),
+            "general_bits_per_byte": bits_per_byte(loss * num_tokens, num_bytes),
+        }
 
     def _held_out_batches(self) -> list[Batch]:
         if self._data.eval is None:

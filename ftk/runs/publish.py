@@ -51,9 +51,9 @@ class Publisher:
                 self._tuned.causal_lm,
                 self._data.tokenizer,
                 folder,
-                end_token_ids=self._data.renderer.end_token_ids,
+                end_token_ids=self._data.end_token_ids,
                 card=self._card(before or {}, after or {}),
-                chat_template=self._data.renderer.template.text,
+                chat_template=self._data.chat_template,
                 state_dict=state_dict,
             )
         self._accelerator.wait_for_everyone()

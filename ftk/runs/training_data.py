@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from ftk.core.errors import RecipeError
@@ -12,9 +12,12 @@ from ftk.data.comparisons import conversations, read_comparisons
 from ftk.data.load import read_conversations
 from ftk.data.prepare import PreparationReport, prepare
 from ftk.data.prepare_comparisons import prepare_comparisons
+from ftk.data.prepare_texts import TextReport, prepare_texts
 from ftk.data.render import Renderer, renderer_for
 from ftk.data.settings import Source
+from ftk.data.texts import read_texts
 from ftk.models.load import load_config, load_tokenizer, max_positions
+from ftk.objectives.cpt import Cpt
 from ftk.objectives.sft import Sft
 from ftk.recipe.schema import Recipe
 
@@ -30,7 +33,7 @@ class Part:
     """Rows to train on, or rows held out."""
 
     examples: Examples
-    report: PreparationReport
+    report: PreparationReport | TextReport
     read: Callable[[], Sequence[Conversation]]
 
     @cached_property
@@ -44,16 +47,36 @@ class TrainingData:
     """Everything that a run reads."""
 
     tokenizer: "PreTrainedTokenizerBase"
-    renderer: Renderer
+    conversing: Renderer | None
+    """What renders conversations; None where plain text is learned, which a model without a chat template can."""
     max_length: int
     train: Part
     eval: Part | None
 
     @property
+    def renderer(self) -> Renderer:
+        """What renders conversations, of a run that learns from such."""
+        assert self.conversing is not None
+        return self.conversing
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """The tokens that are learned to end an answer or a text; a tokenizer may have none for a text."""
+        if self.conversing is not None:
+            return self.conversing.end_token_ids
+        end = self.tokenizer.eos_token_id
+        return () if end is None else (int(end),)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template that rendered the rows; None keeps the model's own, if it has one."""
+        return None if self.conversing is None else self.conversing.template.text
+
+    @property
     def pad_token_id(self) -> int:
         """What fills rows up; never looked at, so any token will do where the tokenizer has none for it."""
         pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else self.renderer.end_token_ids[0])
+        return int(pad if pad is not None else next(iter(self.end_token_ids), 0))
 
     def lines(self) -> list[str]:
         """What a person should know of the rows."""
@@ -65,20 +88,57 @@ def read_training_data(recipe: Recipe) -> TrainingData:
     """Read and render all rows of a recipe.
 
     Raises:
-        RecipeError: `data.max_length` is beyond the model's positions.
+        RecipeError: `data.max_length` is beyond the model's positions, or `data.overlap` beyond half of that.
         DataError: a row does not read, or would teach something broken.
     """
     tokenizer = load_tokenizer(recipe.model)
-    renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
     max_length = max_length_of(recipe)
-    train = read_part(recipe, recipe.data.train, renderer, role="data.train", max_length=max_length)
-    held_out = None
-    if recipe.data.eval:
-        held_out = read_part(recipe, recipe.data.eval, renderer, role="data.eval", max_length=max_length)
+    if isinstance(recipe.task, Cpt):
+        read_text = partial(read_text_part, recipe, tokenizer=tokenizer, max_length=max_length)
+        train = read_text(recipe.data.train, role="data.train")
+        held_out = read_text(recipe.data.eval, role="data.eval") if recipe.data.eval else None
+        return TrainingData(tokenizer, None, max_length, train, held_out)
+    renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
+    read = partial(read_part, recipe, renderer=renderer, max_length=max_length)
+    train = read(recipe.data.train, role="data.train")
+    held_out = read(recipe.data.eval, role="data.eval") if recipe.data.eval else None
     return TrainingData(tokenizer, renderer, max_length, train, held_out)
 
 
-def read_part(recipe: Recipe, sources: Sequence[Source], renderer: Renderer, *, role: str, max_length: int) -> Part:
+def read_text_part(
+    recipe: Recipe, sources: Sequence[Source], *, tokenizer: "PreTrainedTokenizerBase", role: str, max_length: int
+) -> Part:
+    """Read and tokenize the texts of `sources`, cut into pieces.
+
+    Raises:
+        RecipeError: `data.overlap` is beyond half of `max_length`.
+        DataError: a text does not read, or there is none.
+    """
+    check_overlap(recipe, max_length)
+    examples, report = prepare_texts(
+        read_texts(sources, role=role),
+        tokenizer,
+        max_length=max_length,
+        overlap=recipe.data.overlap,
+        cache_folder=default_cache_folder(),
+    )
+    return Part(examples, report, lambda: ())
+
+
+def check_overlap(recipe: Recipe, max_length: int) -> None:
+    """
+    Raises:
+        RecipeError: `data.overlap` is beyond half of a piece.
+    """
+    if recipe.data.overlap > max_length // 2:
+        raise RecipeError(
+            f"{recipe.data.overlap} tokens are more than half of a piece, which holds {max_length}: most of each would "
+            "be read without being learned. Lower it",
+            place="data.overlap",
+        )
+
+
+def read_part(recipe: Recipe, sources: Sequence[Source], *, renderer: Renderer, role: str, max_length: int) -> Part:
     """Read and render the rows of `sources` as the recipe's task learns from them.
 
     Raises:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from preference_objectives import LOSSES, batch_of, examples, objective_of
 from torch import nn
-from train_stand_in import OBJECTIVES, Baselined, StandIn, collate, data_of, rows, split
+from train_stand_in import OBJECTIVES, Baselined, StandIn, collate, data_of, objective_named, rows, split
 
 from ftk.core.errors import RunError
 from ftk.numerics.completions import completion_sums
@@ -56,7 +56,7 @@ def recorded_gradients(model: nn.Module, batches, **options):
 def named(objective: str):
     if objective == "baselined":
         return Baselined()
-    return SftObjective() if objective == "sft" else objective_of(objective)
+    return objective_named(objective)
 
 
 def same_gradients(found, wanted, *, tolerance: float) -> None:
@@ -83,17 +83,17 @@ def test_accumulation_normaliser_one_batch_of_8_equals_8_of_1(dtype, tolerance, 
         assert parts.num_tokens == whole.num_tokens > 0
 
 
-@pytest.mark.parametrize("objective", LOSSES)
+@pytest.mark.parametrize("objective", ["cpt", *LOSSES])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
 def test_packed_equals_unpacked(dtype, tolerance, objective):
     torch.manual_seed(0)
     model = StandIn().to(dtype)
-    data = examples(8, unpaired=objective_of(objective).loss.rows == "unpaired", seed=3)
+    data, _ = data_of(objective, 8, seed=3)
     apart = [batch_of([[one] for one in data], spare=data[0])]
     packed = [batch_of(rows, spare=data[0]) for rows in ([data[:3], data[3:5]], [data[5:]])]
     assert all(batch.packed for batch in packed)
-    one, gradients = recorded_gradients(model, apart, objective=objective_of(objective))
-    two, found = recorded_gradients(model, packed, objective=objective_of(objective))
+    one, gradients = recorded_gradients(model, apart, objective=named(objective))
+    two, found = recorded_gradients(model, packed, objective=named(objective))
     same_gradients(found, gradients, tolerance=tolerance)
     assert two.loss == pytest.approx(one.loss, rel=1e-6 if dtype == torch.float32 else 1e-12)
     assert two.figures == pytest.approx(one.figures, rel=1e-6, abs=1e-6)

@@ -36,7 +36,7 @@ OPTIONS = {"dropout": 0.3, "evaluate_every": 2}
     ("objective", "optimizer", "at"),
     [
         *(("sft", optimizer, at) for optimizer in ("adamw", "{name: sgd, momentum: 0.9}") for at in (5, 11, 14)),
-        *((name, "adamw", 11) for name in LOSSES),
+        *((name, "adamw", 11) for name in ("cpt", *LOSSES)),
     ],
 )
 def test_resume_is_bitwise(tmp_path, at, optimizer, objective):

@@ -18,10 +18,12 @@ from preference_objectives import LOSSES, VOCABULARY, batch_of, examples, object
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ftk.core.types import Batch, Terms, TokenScores
+from ftk.core.types import NUM_BYTES, Batch, Example, Terms, TokenScores
+from ftk.data.pieces import Cutter
+from ftk.objectives.cpt import CptObjective
 from ftk.objectives.sft import SftObjective
 
-OBJECTIVES = ("sft", *LOSSES)
+OBJECTIVES = ("sft", "cpt", *LOSSES)
 
 
 class Block(nn.Module):
@@ -160,11 +162,34 @@ def split(chosen: Sequence[Any], micro_batch_size: int, collated: Callable[..., 
     ]
 
 
+def pieces(count: int, *, seed: int = 0) -> list[Example]:
+    """Documents of unequal length, cut into pieces that overlap by two tokens."""
+    rng = np.random.default_rng(seed)
+    cutter = Cutter(bos=1, eos=2, max_length=9, overlap=2)
+    made: list[Example] = []
+    while len(made) < count:
+        length = int(rng.integers(1, 20))
+        found = [*cutter.push(rng.integers(3, VOCABULARY, length).astype(np.int32), rng.integers(1, 5, length))]
+        for piece in [*found, *cutter.end()]:
+            learned_L = np.arange(len(piece.token_ids_L)) >= piece.num_context
+            columns = {NUM_BYTES: np.asarray(piece.num_bytes, np.float32)}
+            made.append(Example(piece.token_ids_L, learned_L.astype(np.float32), learned_L, len(made), columns=columns))
+    return made[:count]
+
+
+def objective_named(name: str) -> Any:
+    """The objective of one of `OBJECTIVES`."""
+    return {"sft": SftObjective, "cpt": CptObjective}[name]() if name in ("sft", "cpt") else objective_of(name)
+
+
 def data_of(objective: str, count: int, *, seed: int = 0) -> tuple[Sequence[Any], Callable[..., Batch]]:
     """Rows for an objective, and what makes a batch of some of them and their indices."""
     if objective == "sft":
         return rows(count, seed=seed), collate
-    made = examples(count, unpaired=objective_of(objective).loss.rows == "unpaired", seed=seed)
+    if objective == "cpt":
+        made = pieces(count, seed=seed)
+    else:
+        made = examples(count, unpaired=objective_of(objective).loss.rows == "unpaired", seed=seed)
     return made, lambda chosen, indices: batch_of([[one] for one in chosen], spare=made[0])
 
 
@@ -314,7 +339,7 @@ def train(
     result = fit(
         model=model,
         objective=signalling(
-            SftObjective() if objective == "sft" else objective_of(objective),
+            objective_named(objective),
             signal_at=signal_at,
             number=signal_number,
         ),

@@ -24,6 +24,7 @@ OVERRIDES = {
     "sft_gsm8k": ["data.train.0.split=train", "data.eval.0.split=train"],
     **{f"preference_{loss}": [] for loss in ("dpo", "ipo", "simpo", "orpo", "kto", "apo")},
     "preference_gsm8k": [],
+    "cpt": ["data.train.1.glob=json/*.py", "data.train.1.limit=2000 tokens"],
 }
 OTHER_LOSSES = {
     "preference_dpo": ("robust", "dpo_norm", "{name: dpo, label_smoothing: 0.1, divergence: js}"),
@@ -34,6 +35,7 @@ OTHER_LOSSES = {
 """What the comments of these recipes name besides their own."""
 ADVISED = {"preference_gsm8k", "preference_kto", "preference_orpo", "quickstart"}
 ANSWERS = {"loss", "perplexity", "token_accuracy", "general_loss"}
+TEXTS = {"loss", "perplexity", "bits_per_byte", "general_loss", "general_perplexity", "general_bits_per_byte"}
 PREFERENCES = {"loss", "rewards_chosen", "rewards_rejected", "rewards_margin", "logps_chosen", "general_loss"}
 
 
@@ -72,13 +74,18 @@ def test_recipe_runs(
         words += [f"data.{part}.0.{key}" for part in parts for key in (f"source={local_pairs}", columns)]
     elif name.startswith("preference_"):
         words += ["data.eval.0.split=train[:8]"]
+    elif name == "cpt":
+        book = tmp_path / "book.txt"
+        book.write_text("".join(f"Line {number} of a short book.\n" for number in range(60)))
+        words += [f"data.{part}.0.source={book}" for part in parts]
     elif name != "quickstart":
         words += [f"data.train={local_rows}", f"data.eval={local_rows}"]
     answer = ftk_json("train", RECIPES / f"{name}.yaml", *words)
     assert answer["exit_code"] == 0, answer["stderr"]
     assert answer["steps"] == 2
     assert Path(answer["model_folder"], "README.md").exists()
-    assert set(answer["evaluation"]["after"]) >= (PREFERENCES if name.startswith("preference_") else ANSWERS)
+    figures = TEXTS if name == "cpt" else PREFERENCES if name.startswith("preference_") else ANSWERS
+    assert set(answer["evaluation"]["after"]) >= figures
     # Their comments say why: pairs taken apart, and every weight of a small model.
     assert "advice" not in answer["stderr"] or name in ADVISED
 

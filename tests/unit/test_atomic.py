@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ftk.core.atomic import atomic_folder, atomic_write, remove_folder, remove_leftovers
+from ftk.core.atomic import atomic_file, atomic_folder, atomic_write, remove_folder, remove_leftovers
 
 
 def names(folder: Path) -> list[str]:
@@ -41,6 +41,19 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         atomic_write(target, "\udc00")
     assert target.read_bytes() == b"new"
     assert names(tmp_path) == ["state.json"]
+
+
+def test_a_file_that_is_filled_appears_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "rows.jsonl"
+    for content in ("one", "two"):
+        with atomic_file(target) as unfinished:
+            unfinished.write_text(content)
+            assert not target.exists() or target.read_text() == "one"
+        assert target.read_text() == content
+    with pytest.raises(UnicodeEncodeError), atomic_file(target) as unfinished:
+        unfinished.write_text("\udc00", encoding="utf-8")
+    assert target.read_text() == "two"
+    assert names(tmp_path / "new") == ["rows.jsonl"]
 
 
 def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"prompt": [USER_ASSISTANT[0]], "completion": [USER_ASSISTANT[1]]},
     ],
     "question_answer": [{"question": "q", "answer": "a"}],
+    "gemini": [{"contents": [{"role": "user", "parts": [{"text": "q"}]}, {"role": "model", "parts": [{"text": "a"}]}]}],
 }
 CASES = [(name, row) for name, rows in ROWS.items() for row in rows]
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from ftk.data.formats.alpaca import ALPACA
 from ftk.data.formats.format import Format, Reading, ReadingT
 from ftk.data.formats.function import function_format, judging_function_format
+from ftk.data.formats.gemini import GEMINI
 from ftk.data.formats.judgement import Judgement
 from ftk.data.formats.messages import MESSAGES
 from ftk.data.formats.pairs import PAIRS
@@ -19,13 +21,16 @@ from ftk.data.formats.unpaired import UNPAIRED
 FORMATS: dict[str, Format[Reading]] = {
     # In the order in which `auto` tries them.
     one.name: one
-    for one in (MESSAGES, SHAREGPT, ALPACA, PROMPT_COMPLETION, QUESTION_ANSWER)
+    for one in (MESSAGES, SHAREGPT, ALPACA, PROMPT_COMPLETION, QUESTION_ANSWER, GEMINI)
 }
 PREFERENCE_FORMATS: dict[str, Format[Judgement]] = {
     # In the order in which `auto` tries them: sets of pairs carry other columns beside them.
     one.name: one
     for one in (PAIRS, RANKED, RATED, RATED_MESSAGES, UNPAIRED)
 }
+_ALL: tuple[Format[Any], ...] = (*FORMATS.values(), *PREFERENCE_FORMATS.values())
+TEXT_OR_LIST = frozenset(column for one in _ALL for column in one.text_or_list)
+"""Columns of any format in which the JSON of a list would be read as a text."""
 
 
 def check_format(name: str) -> str:

@@ -1,6 +1,8 @@
 """`alpaca`: an instruction, perhaps with an input, and an output."""
 
-from ftk.data.formats.format import Format, Reading, Row, assistant, text, user
+from typing import Any
+
+from ftk.data.formats.format import Format, Reading, Row, Writer, assistant, said, text, user
 
 
 def read(row: Row) -> Reading:
@@ -14,4 +16,17 @@ def read(row: Row) -> Reading:
     return Reading(messages, [])
 
 
-ALPACA = Format(name="alpaca", needs=("instruction", "output"), takes=("input", "system"), read=read)
+def write(reading: Reading) -> dict[str, Any]:
+    """The whole question is the instruction; the input stays empty, since nothing says where one would begin."""
+    *system, question, answer = reading.messages
+    row = {"instruction": said(question), "input": "", "output": said(answer)}
+    return {**row, "system": said(system[0])} if system else row
+
+
+ALPACA = Format(
+    name="alpaca",
+    needs=("instruction", "output"),
+    takes=("input", "system"),
+    read=read,
+    writer=Writer(write, system="first", turns="one", tools=False),
+)

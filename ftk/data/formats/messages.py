@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftk.core.types import Message
-from ftk.data.formats.format import Format, FormatError, Reading, Row, text
+from ftk.data.formats.format import Format, FormatError, Reading, Row, Writer, text
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
@@ -13,6 +13,16 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 def read(row: Row) -> Reading:
     """`messages` is a list of `{role, content}`; `tools` beside it, a list of schemas, may also be JSON text."""
     return Reading(read_messages(row["messages"]), read_tools(row.get("tools")))
+
+
+def write(reading: Reading) -> dict[str, Any]:
+    """Arguments of calls become JSON text, and an answer that is not learned gets `weight: 0`, as OpenAI has them."""
+    return {"messages": write_messages(reading.messages), **({"tools": reading.tools} if reading.tools else {})}
+
+
+def write_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The messages as `read_messages` takes them, without what only ftk writes into them."""
+    return [_written(message) for message in messages]
 
 
 def read_messages(value: Any) -> list[Message]:
@@ -31,10 +41,20 @@ def read_tools(value: Any) -> list[dict[str, Any]]:
     Raises:
         FormatError: not a list of schemas.
     """
-    value = from_json(value) or []
+    value = (from_json(value) if value else None) or []  # CSV has an empty text where there are none
     if not isinstance(value, Sequence) or not all(isinstance(tool, Mapping) for tool in value):
         raise FormatError("tools is not a list of JSON schemas")
     return [without_none(tool) for tool in value]
+
+
+def read_calls(value: Any, number: int) -> list[dict[str, Any]]:
+    """The calls of tools of message `number`: one or a list of them, or the JSON text of either.
+
+    Raises:
+        FormatError: a call has no function name, or its arguments are no JSON.
+    """
+    calls = from_json(value) or ()
+    return [_call(call, number) for call in ([calls] if isinstance(calls, Mapping) else calls)]
 
 
 def from_json(value: Any) -> Any:
@@ -66,7 +86,7 @@ def _message(value: Any, number: int) -> Message:
         raise FormatError(f"message {number}: the role is {role!r}, expected one of {', '.join(ROLES)}")
     message: Message = {key: item for key, item in without_none(value).items() if key not in ("weight", "content")}
     message["role"] = ROLES[value["role"]]
-    calls = [_call(call, number) for call in from_json(message.pop("tool_calls", None)) or ()]
+    calls = read_calls(message.pop("tool_calls", None), number)
     if calls:
         message["tool_calls"] = calls
     content = value.get("content")
@@ -96,4 +116,26 @@ def _call(call: Any, number: int) -> dict[str, Any]:
     return {**call, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
-MESSAGES = Format(name="messages", needs=("messages",), takes=("tools",), read=read)
+def _written(message: Message) -> dict[str, Any]:
+    written = {key: value for key, value in message.items() if key != "train"}
+    if "tool_calls" in message:
+        written["content"] = message["content"] or None
+        written["tool_calls"] = [_written_call(call) for call in message["tool_calls"]]
+    if message.get("train") is False:
+        written["weight"] = 0
+    return written
+
+
+def _written_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": {"name": function["name"], "arguments": arguments}}
+
+
+MESSAGES = Format(
+    name="messages",
+    needs=("messages",),
+    takes=("tools",),
+    read=read,
+    writer=Writer(write, system="anywhere", turns="all", tools=True),
+)

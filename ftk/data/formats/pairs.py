@@ -12,4 +12,10 @@ def read(row: Row) -> Judgement:
     return Judgement([chosen, rejected], read_tools(row.get("tools")))
 
 
-PAIRS = Format(name="pairs", needs=("chosen", "rejected"), takes=("prompt", "tools"), read=read)
+PAIRS = Format(
+    name="pairs",
+    needs=("chosen", "rejected"),
+    takes=("prompt", "tools"),
+    read=read,
+    text_or_list=("prompt", "chosen", "rejected"),
+)

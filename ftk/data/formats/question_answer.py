@@ -1,6 +1,8 @@
 """`question_answer`: one question and one answer."""
 
-from ftk.data.formats.format import Format, Reading, Row, assistant, user
+from typing import Any
+
+from ftk.data.formats.format import Format, Reading, Row, Writer, assistant, said, user
 
 
 def read(row: Row) -> Reading:
@@ -8,4 +10,15 @@ def read(row: Row) -> Reading:
     return Reading([user(row["question"]), assistant(row["answer"])], [])
 
 
-QUESTION_ANSWER = Format(name="question_answer", needs=("question", "answer"), read=read)
+def write(reading: Reading) -> dict[str, Any]:
+    """Takes one question and its answer."""
+    question, answer = reading.messages
+    return {"question": said(question), "answer": said(answer)}
+
+
+QUESTION_ANSWER = Format(
+    name="question_answer",
+    needs=("question", "answer"),
+    read=read,
+    writer=Writer(write, system="none", turns="one", tools=False),
+)

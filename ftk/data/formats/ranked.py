@@ -18,4 +18,4 @@ def read(row: Row) -> Judgement:
     return Judgement(answers, read_tools(row.get("tools")))
 
 
-RANKED = Format(name="ranked", needs=("ranked",), takes=("prompt", "tools"), read=read)
+RANKED = Format(name="ranked", needs=("ranked",), takes=("prompt", "tools"), read=read, text_or_list=("prompt",))

@@ -60,5 +60,11 @@ def _list(value: Any, name: str) -> Sequence[Any]:
     return value
 
 
-RATED = Format(name="rated", needs=("completions",), takes=("prompt", "instruction", "ratings", "tools"), read=read)
+RATED = Format(
+    name="rated",
+    needs=("completions",),
+    takes=("prompt", "instruction", "ratings", "tools"),
+    read=read,
+    text_or_list=("prompt",),
+)
 RATED_MESSAGES = Format(name="rated_messages", needs=("messages", "rating"), takes=("tools",), read=read_messages_row)

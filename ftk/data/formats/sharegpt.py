@@ -1,11 +1,12 @@
 """`sharegpt`: conversations as lists of `{from, value}`."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftk.core.types import Message
-from ftk.data.formats.format import Format, FormatError, Reading, Row, text
-from ftk.data.formats.messages import from_json, read_messages, read_tools
+from ftk.data.formats.format import Format, FormatError, Reading, Row, Writer, said, text
+from ftk.data.formats.messages import from_json, read_calls, read_messages, read_tools
 
 ROLES = {
     "system": "system",
@@ -19,11 +20,17 @@ ROLES = {
     "tool": "tool",
     "observation": "tool",
     "function_response": "tool",
+    "function_call": "assistant",
 }
+SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
+"""How roles are written."""
 
 
 def read(row: Row) -> Reading:
-    """`conversations` is a list of `{from, value}`, in some sets of `{role, content}`; `system` may stand beside it."""
+    """`conversations` is a list of `{from, value}`, in some sets of `{role, content}`; `system` may stand beside it.
+
+    The value of a turn from `function_call` is the JSON of a call, `{name, arguments}`, or of several.
+    """
     turns = from_json(row["conversations"])
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         raise FormatError("conversations is not a list with at least one turn")
@@ -36,14 +43,44 @@ def read(row: Row) -> Reading:
     return Reading(messages, read_tools(row.get("tools")))
 
 
+def write(reading: Reading) -> dict[str, Any]:
+    """Calls of tools become turns from `function_call`, and what they gave turns from `observation`.
+
+    Raises:
+        FormatError: an answer has both text and calls, for which there is no turn.
+    """
+    turns = [_turn(message, number) for number, message in enumerate(reading.messages, start=1)]
+    return {"conversations": turns, **({"tools": reading.tools} if reading.tools else {})}
+
+
+def _turn(message: Message, number: int) -> dict[str, Any]:
+    turn = {"from": SPEAKERS[message["role"]], "value": said(message)}
+    if "tool_calls" in message:
+        if message["content"]:
+            raise FormatError(f"message {number} has both text and calls of tools")
+        calls = [call["function"] for call in message["tool_calls"]]
+        value = json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False)
+        turn = {"from": "function_call", "value": value}
+    return {**turn, "weight": 0} if message.get("train") is False else turn
+
+
 def _message(turn: Any, number: int) -> Message:
     if not isinstance(turn, Mapping) or turn.get("from") not in ROLES:
         speaker = turn.get("from") if isinstance(turn, Mapping) else turn
         raise FormatError(f"turn {number}: it is from {speaker!r}, expected one of {', '.join(ROLES)}")
-    message: Message = {"role": ROLES[turn["from"]], "content": text(turn.get("value"), f"turn {number}: value")}
+    value = text(turn.get("value"), f"turn {number}: value")
+    message: Message = {"role": ROLES[turn["from"]], "content": value}
+    if turn["from"] == "function_call":
+        message = {"role": "assistant", "content": "", "tool_calls": read_calls(value, number)}
     if turn.get("weight") == 0:
         message["train"] = False
     return message
 
 
-SHAREGPT = Format(name="sharegpt", needs=("conversations",), takes=("system", "tools"), read=read)
+SHAREGPT = Format(
+    name="sharegpt",
+    needs=("conversations",),
+    takes=("system", "tools"),
+    read=read,
+    writer=Writer(write, system="anywhere", turns="all", tools=True),
+)

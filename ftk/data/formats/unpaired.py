@@ -22,4 +22,10 @@ def _label(value: Any) -> bool:
     return label
 
 
-UNPAIRED = Format(name="unpaired", needs=("completion", "label"), takes=("prompt", "tools"), read=read)
+UNPAIRED = Format(
+    name="unpaired",
+    needs=("completion", "label"),
+    takes=("prompt", "tools"),
+    read=read,
+    text_or_list=("prompt", "completion"),
+)
