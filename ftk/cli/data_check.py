@@ -1,6 +1,5 @@
 """`ftk data check`."""
 
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ftk.cli.flags import OVERRIDES_HELP, columns_by_role
+from ftk.core.tell import tell
 
 if TYPE_CHECKING:
     from ftk.data.check.finding import Finding, Severity
@@ -77,7 +77,7 @@ def check(
         similarity=similarity,
         num_processes=processes,
     )
-    report = check_data(request, tell=lambda sentence: print(sentence, file=sys.stderr))
+    report = check_data(request, tell=tell)
     _print(report)
     if fail_on is not None:
         report.fail_on(fail_on.value)

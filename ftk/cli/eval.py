@@ -1,12 +1,12 @@
 """`ftk eval`."""
 
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ftk.cli.flags import columns_by_role
+from ftk.core.tell import tell
 
 if TYPE_CHECKING:
     from ftk.runs.evaluate import Evaluation
@@ -68,7 +68,7 @@ def command(
         seed=seed,
         output=output,
     )
-    evaluation = evaluate(request, tell=lambda sentence: print(sentence, file=sys.stderr))
+    evaluation = evaluate(request, tell=tell)
     _show(evaluation)
     return evaluation.as_json()
 

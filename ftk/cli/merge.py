@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ftk.core.tell import tell
+
 if TYPE_CHECKING:
     from ftk.runs.merging.plan_report import PlanReport
 
@@ -121,7 +123,7 @@ def command(
         text=text,
         seed=seed or 0,
         shard_bytes=_bytes(shard_size),
-        tell=_tell,
+        tell=tell,
     )
     print(f"Wrote {result['output']} in {result['seconds']:.1f} s.")
     return result
@@ -157,7 +159,7 @@ def _models(path: str, out: str | None, *, plan: bool, seed: int | None, shard_b
             seed=seed,
             shard_bytes=shard_bytes,
             hashes=hashes,
-            tell=_tell,
+            tell=tell,
             on_tensor=_progress,
         )
     print(
@@ -219,7 +221,3 @@ def _size(num_bytes: int) -> str:
 def _progress(number: int, total: int) -> None:
     if sys.stderr.isatty():
         print(f"\r{number} of {total} tensors", end="\n" if number == total else "", file=sys.stderr, flush=True)
-
-
-def _tell(sentence: str) -> None:
-    print(sentence, file=sys.stderr)

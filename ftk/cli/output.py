@@ -21,6 +21,7 @@ import typer
 
 from ftk.core.errors import ExitCode, FtkError, RunError
 from ftk.core.json_values import finite
+from ftk.core.tell import tell
 
 ANSWER_FILE = "FTK_ANSWER_FILE"
 """Variable that names a file for the answer, where another process of ftk started this one."""
@@ -108,7 +109,7 @@ def _ending(work: Callable[[], object]) -> Ending:
 
 
 def _failed(kind: str, message: str, place: str | None, exit_code: ExitCode, *, shown: str) -> Ending:
-    print(shown, file=sys.stderr)
+    tell(shown)
     error = {"type": kind, "message": message, "place": place, "exit_code": int(exit_code)}
     return Ending(exit_code, {"error": error})
 

@@ -1,11 +1,11 @@
 """`ftk train`: data, model, reference, tuning, measure, loop, measure, report."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftk.core.tell import tell
 from ftk.core.types import Examples
 from ftk.data.batches import TrainBatches
 from ftk.data.prepare_texts import TextReport
@@ -223,4 +223,4 @@ def _show(answer: dict[str, Any], told: list[str], sample: Any) -> None:
 
 def _voice(accelerator: "Accelerator") -> Callable[[str], None]:
     """How a run speaks: on standard error, from the first process alone."""
-    return (lambda sentence: print(sentence, file=sys.stderr)) if accelerator.is_main_process else (lambda _: None)
+    return tell if accelerator.is_main_process else (lambda _: None)

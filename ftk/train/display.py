@@ -5,6 +5,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ftk.core.tell import tell
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -62,7 +64,7 @@ class Lines:
 
     def say(self, sentence: str) -> None:
         """Print a line."""
-        print(sentence, file=sys.stderr, flush=True)
+        tell(sentence)
 
     def close(self) -> None:
         """Nothing is open."""

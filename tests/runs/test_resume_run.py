@@ -63,6 +63,22 @@ def test_an_interrupted_run_ends_bitwise_where_an_undisturbed_one_does(
         assert torch.equal(weight, expected[name]), name
 
 
+def test_a_run_outlives_whoever_read_its_progress(recipe_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start_ftk("train", recipe_file, *LONG)
+    wait_for_steps(run, process)
+    assert process.stderr is not None
+    process.stderr.close()
+    # Longer than plain lines are apart: it finds out that nobody reads.
+    written = (run / "metrics.jsonl").stat().st_size
+    time.sleep(6)
+    assert process.poll() is None
+    assert (run / "metrics.jsonl").stat().st_size > written
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 75
+    assert list((run / "checkpoints").glob("step-*"))
+
+
 @pytest.mark.parametrize("phase", ["before", "after"])
 def test_sigterm_outside_the_steps_is_told_and_the_run_goes_on(
     recipe_file: Path, tmp_path: Path, ftk_json: Ftk, monkeypatch: pytest.MonkeyPatch, phase: str
