@@ -41,11 +41,11 @@ PREFERENCES = {"loss", "rewards_chosen", "rewards_rejected", "rewards_margin", "
 
 @pytest.fixture
 def local_rows(tmp_path: Path) -> Path:
-    """Rows in the format of GSM8K, with which all recipes can do."""
-    path = tmp_path / "rows.jsonl"
-    rows = [{"question": f"What is {n} plus {n}?", "answer": f"{n}+{n}={2 * n}.\n#### {2 * n}"} for n in range(12)]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return path
+    """Rows in the format of GSM8K, with which all recipes can do; others, held out, are beside them."""
+    for name, numbers in (("rows", range(12)), ("held_out", range(12, 16))):
+        rows = [{"question": f"What is {n} plus {n}?", "answer": f"{n}+{n}={2 * n}.\n#### {2 * n}"} for n in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return tmp_path / "rows.jsonl"
 
 
 def test_each_recipe_has_its_overrides() -> None:
@@ -66,9 +66,10 @@ def test_recipe_runs(
     name: str, model_folder: Path, local_rows: Path, local_pairs: Path, tmp_path: Path, ftk_json: Ftk
 ) -> None:
     words = [*SHORT, *OVERRIDES[name], f"model.id={model_folder}", f"output.folder={tmp_path / 'run'}"]
-    parts = ("train", "eval")
+    parts, held_out = ("train", "eval"), local_rows.with_name("held_out.jsonl")
     if name == "sft_gsm8k":
-        words += [f"data.{part}.0.{key}" for part in parts for key in (f"source={local_rows}", "subset=null")]
+        sources = zip(parts, (local_rows, held_out), strict=True)
+        words += [f"data.{part}.0.{key}" for part, path in sources for key in (f"source={path}", "subset=null")]
     elif name == "preference_gsm8k":
         columns = "columns={prompt: problem, chosen: right, rejected: wrong}"
         words += [f"data.{part}.0.{key}" for part in parts for key in (f"source={local_pairs}", columns)]
@@ -79,7 +80,7 @@ def test_recipe_runs(
         book.write_text("".join(f"Line {number} of a short book.\n" for number in range(60)))
         words += [f"data.{part}.0.source={book}" for part in parts]
     elif name != "quickstart":
-        words += [f"data.train={local_rows}", f"data.eval={local_rows}"]
+        words += [f"data.train={local_rows}", f"data.eval={held_out}"]
     answer = ftk_json("train", RECIPES / f"{name}.yaml", *words)
     assert answer["exit_code"] == 0, answer["stderr"]
     assert answer["steps"] == 2
