@@ -76,6 +76,8 @@ def test_a_run_outlives_whoever_read_its_progress(recipe_file: Path, tmp_path: P
     assert (run / "metrics.jsonl").stat().st_size > written
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 75
+    assert process.stdout is not None
+    process.stdout.close()
     assert list((run / "checkpoints").glob("step-*"))
 
 

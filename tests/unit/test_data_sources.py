@@ -207,7 +207,7 @@ def test_what_is_for_the_hub_alone_is_refused_for_files(tmp_path: Path) -> None:
     for more in ({"subset": "main"}, {"revision": "v1"}, {"split": "test"}):
         with pytest.raises(DataError, match=r"for data sets on the hub|no split 'test'"):
             read(file, **more)
-    with pytest.raises(DataError, match="expected ftk://orders/train, ftk://orders/eval, .*ftk://contacts/train"):
+    with pytest.raises(DataError, match=r"expected ftk://orders/train, ftk://orders/eval, .*ftk://contacts/train"):
         read("ftk://orders/test")
 
 
