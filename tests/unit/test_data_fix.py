@@ -275,7 +275,7 @@ def test_other_kinds_of_files(suffix: str, tmp_path: Path, ftk_json: Ftk) -> Non
 
 
 def test_a_line_end_within_csv_comes_back(tmp_path: Path, ftk_json: Ftk) -> None:
-    rows = [{"question": 'a\rb\n"c",', "answer": " a\n"}, {"question": "q", "answer": ""}]
+    rows = [{"question": 'a\rb\n"c",', "answer": " a\n"}, {"question": "q\rr", "answer": ""}]
     middle, out = tmp_path / "m.csv", tmp_path / "o.jsonl"
     for source, target in ((write(tmp_path / "r.jsonl", rows), middle), (middle, out)):
         ftk_json("data", "fix", source, "--out", target, "--skip", ",".join(MECHANICAL))

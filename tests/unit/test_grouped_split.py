@@ -77,6 +77,14 @@ def test_groups_within_strata() -> None:
         assert abs(((parts == 1) & (strata == stratum)).sum() - (strata == stratum).sum() / 10) <= 2
 
 
+def test_small_groups_make_up_for_what_large_ones_miss() -> None:
+    """Of 60 rows in tens 8 are asked, which no ten gives; single rows of the other stratum fill in."""
+    groups = np.concatenate([np.repeat(np.arange(6), 10), np.arange(6, 46)])
+    strata = (groups >= 6).astype(np.int64)
+    parts = draw_parts([14], seed=0, groups_N=groups, strata_N=strata, num_rows=100)
+    assert counts(parts, 2) == [86, 14]
+
+
 def test_a_group_counts_for_the_stratum_of_most_of_its_rows() -> None:
     groups = np.array([0, 0, 0, 1, 1, 1])
     parts = draw_parts([3], seed=0, groups_N=groups, strata_N=np.array([0, 0, 1, 1, 1, 0]), num_rows=6)
