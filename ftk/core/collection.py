@@ -1,4 +1,4 @@
-"""When Python looks for garbage in cycles: a walk over every object, of which torch and transformers bring a million."""
+"""When Python looks for garbage in cycles: a walk over every object, of which imports bring a million."""
 
 import gc
 from collections.abc import Iterator

@@ -9,8 +9,10 @@ from ftk.core.collection import uncollected
 
 def test_collection_rests_within_and_goes_on_after_also_after_an_error() -> None:
     assert gc.isenabled()
-    with pytest.raises(KeyError), uncollected():
+    with uncollected():
         assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(KeyError), uncollected():
         raise KeyError
     assert gc.isenabled()
 
