@@ -1,7 +1,5 @@
 """`ftk eval`: loss on held-out rows, and judged answers to them, of a model, an adapter or a run."""
 
-import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +23,9 @@ from ftk.models.scoring import ScoringModel
 from ftk.objectives.cpt import Cpt
 from ftk.objectives.preference.task import Preference
 from ftk.objectives.sft import Sft
-from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
+from ftk.runs.eval_request import EvalRequest, recipe_to_evaluate
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
@@ -35,31 +33,6 @@ from ftk.runs.training_data import max_length_of, read_text_part
 from ftk.runs.trust import tell_of_code
 
 UNBOUND = 2**31 - 1
-_BARE_RECIPE = "model: ftk://tiny\ndata: {train: ftk://orders/train}\n"
-"""What a model without a recipe is evaluated by, before the flags are put on top."""
-
-
-@dataclass(frozen=True)
-class EvalRequest:
-    """What the command line asks for; None leaves it to the run's recipe, or to the default."""
-
-    model: str
-    data: str | None = None
-    format: str | None = None
-    columns: Mapping[str, str] | None = None
-    subset: str | None = None
-    split: str | None = None
-    metrics: str | None = None
-    """Names with commas between, or a YAML list."""
-    shots: str = "0"
-    train_data: str | None = None
-    by: str | None = None
-    max_new_tokens: int | None = None
-    max_rows: int | None = None
-    chat_template: str | None = None
-    revision: str | None = None
-    seed: int | None = None
-    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +78,7 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
         RunError: a metric of the user's own failed.
     """
     start = time.perf_counter()
-    recipe, is_bare = _recipe(request)
+    recipe, is_bare = recipe_to_evaluate(request)
     answers_file = _answers_file(request) if recipe.evaluation.metrics else None
     tell_of_code(recipe.model, tell)
     model = load_ready_model(recipe.model, quantization=recipe.quantization)
@@ -131,68 +104,6 @@ def _texts(recipe: Recipe, model: ReadyModel, start: float, tell: Callable[[str]
         tell(line)
     figures = objective_metrics(ScoringModel(model.causal_lm), recipe.task.objective(), _batches(part.examples, model))
     return Evaluation(figures, (), len(part.examples), time.perf_counter() - start, None)
-
-
-def _recipe(request: EvalRequest) -> tuple[Recipe, bool]:
-    """The run's recipe with the flags on top, and whether there was no run."""
-    own = recipe_beside(request.model)
-    if own is None and request.data is None:
-        raise RecipeError(
-            f"{request.model} is no run folder that would bring its own held-out rows. Name some with --data"
-        )
-    overrides = list(_overrides(request))
-    if own is not None:
-        recipe = load_recipe(str(own), overrides).recipe
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            bare = Path(folder) / "recipe.yaml"
-            bare.write_text(_BARE_RECIPE, encoding="utf-8")
-            recipe = load_recipe(str(bare), overrides).recipe
-    if not recipe.data.eval:
-        raise RecipeError(f"the recipe of {request.model} names no held-out rows. Name some with --data")
-    if own is None and any(recipe.evaluation.shots) and request.train_data is None:
-        raise RecipeError("--shots shows training rows in the prompt. Name them with --train-data")
-    return recipe, own is None
-
-
-def _overrides(request: EvalRequest) -> list[str]:
-    """The flags as paths of a recipe, so that they are checked and explained like one."""
-    values: dict[str, Any] = {"model.id": request.model, "model.revision": request.revision}
-    if request.data is not None:
-        values["data.eval"] = [_source(request, request.data)]
-    if request.train_data is not None:
-        values["data.train"] = [_source(request, request.train_data, is_train=True)]
-    values |= {
-        "data.chat_template": request.chat_template,
-        "evaluation.by": request.by,
-        "evaluation.max_new_tokens": request.max_new_tokens,
-        "evaluation.max_rows": request.max_rows,
-        "seed": request.seed,
-    }
-    written = [f"{path}={json.dumps(value)}" for path, value in values.items() if value is not None]
-    # An id of another model is not at the revision that the run's base was at.
-    revision = ["model.revision=null"] if request.revision is None else []
-    before = ["evaluation.before=true", *revision, *written]
-    if request.metrics is not None:
-        before.append(f"evaluation.metrics={_listed(request.metrics)}")
-    return [*before, f"evaluation.shots={_listed(request.shots)}"]
-
-
-def _source(request: EvalRequest, name: str, *, is_train: bool = False) -> dict[str, Any]:
-    settings = {
-        "source": name,
-        "format": request.format,
-        "columns": request.columns,
-        "subset": request.subset,
-        "split": None if is_train else request.split,
-    }
-    return {key: value for key, value in settings.items() if value}
-
-
-def _listed(text: str) -> str:
-    """`a,b` as the YAML list `[a, b]`; a list or a mapping as it is."""
-    stripped = text.strip()
-    return stripped if stripped.startswith(("[", "{")) else f"[{stripped}]"
 
 
 def _max_length(recipe: Recipe, model: ReadyModel, *, is_bare: bool) -> int:

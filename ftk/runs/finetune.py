@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ftk.core.tell import tell
 from ftk.core.types import Examples
 from ftk.data.batches import TrainBatches
-from ftk.data.prepare_texts import TextReport
+from ftk.data.text_report import TextReport
 from ftk.recipe.load import LoadedRecipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.environment import environment

@@ -12,9 +12,10 @@ from ftk.data.comparisons import conversations, read_comparisons
 from ftk.data.load import read_conversations
 from ftk.data.prepare import PreparationReport, prepare
 from ftk.data.prepare_comparisons import prepare_comparisons
-from ftk.data.prepare_texts import TextReport, prepare_texts
+from ftk.data.prepare_texts import prepare_texts
 from ftk.data.render import Renderer, renderer_for
 from ftk.data.settings import Source
+from ftk.data.text_report import TextReport
 from ftk.data.texts import read_texts
 from ftk.models.load import load_config, load_tokenizer, max_positions
 from ftk.objectives.cpt import Cpt

@@ -10,7 +10,8 @@ import pytest
 from ftk.core.errors import DataError, RecipeError
 from ftk.data.check.finding import Finding
 from ftk.data.check.scan import ROWS_AT_ONCE
-from ftk.runs.check_data import CheckRequest, DataReport, check_data
+from ftk.runs.check_data import DataReport, check_data
+from ftk.runs.check_plan import CheckRequest
 
 Row = dict[str, Any]
 Check = Callable[..., DataReport]
