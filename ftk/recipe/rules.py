@@ -53,6 +53,16 @@ def _precision(recipe: Recipe) -> Iterator[Violation]:
         )
 
 
+def _beside(recipe: Recipe) -> Iterator[Violation]:
+    tuning = recipe.tuning
+    if tuning.name == "lora" and tuning.also_learning_rate is not None and not tuning.also:
+        yield (
+            "tuning.also_learning_rate",
+            "tuning.also_learning_rate is for what tuning.also names, and it names nothing. Name embeddings, head or "
+            "norms in tuning.also, or leave it out",
+        )
+
+
 def _length(recipe: Recipe) -> Iterator[Violation]:
     tokens, longest = recipe.training.batch_tokens, recipe.data.max_length
     if tokens is not None and longest is not None and tokens < longest:
@@ -163,6 +173,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Violation]:
 _RULES: tuple[Callable[[Recipe], Iterator[Violation]], ...] = (
     _quantization,
     _precision,
+    _beside,
     _length,
     _weights,
     _pairs,

@@ -27,6 +27,7 @@ from ftk.train.checkpoint import Checkpoints, latest
 from ftk.train.group import join_group, leave_group
 from ftk.train.loop import FitResult, count_total_steps, fit
 from ftk.train.observe import Observer
+from ftk.train.own_rates import give_own_rates
 from ftk.train.random_state import seed_everything
 from ftk.train.rehearse import find_micro_batch_tokens
 from ftk.train.shard import spread, unwrapped
@@ -104,6 +105,12 @@ def _train(
     training = recipe.training
     optimizer = training.optimizer.build(
         unwrapped(model).named_parameters(), learning_rate=training.learning_rate, weight_decay=training.weight_decay
+    )
+    give_own_rates(
+        optimizer,
+        unwrapped(model).named_parameters(),
+        recipe.tuning.own_learning_rate,
+        learning_rate=training.learning_rate,
     )
     objective = recipe.task.objective(router_loss_weight=tuned.router_loss_weight)
     batches = _batches(loaded, data, accelerator)

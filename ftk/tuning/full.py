@@ -17,3 +17,7 @@ class Full(Section):
         """The same model, every parameter of which takes gradients."""
         model.requires_grad_(True)
         return model
+
+    def own_learning_rate(self, parameter: str) -> float | None:
+        """None: all weights move at the run's learning rate."""
+        return None
