@@ -95,6 +95,20 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     return Evaluation(losses, answered, len(examples), time.perf_counter() - start, answers_file)
 
 
+def losses_of(recipe: Recipe, model: ReadyModel, *, tell: Callable[[str], None]) -> Mapping[str, float]:
+    """Figures of a model on the held-out rows of a recipe, as far as they need no generated answers.
+
+    Raises:
+        RecipeError, DataError: the rows are none for this model, such as longer ones than it reads.
+    """
+    if isinstance(recipe.task, Cpt):
+        return _texts(recipe, model, time.perf_counter(), tell).losses
+    renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
+    rows = _held_out(recipe, tell, as_trained=True)
+    examples = _examples(recipe, rows, renderer, _max_length(recipe, model, is_bare=False), tell)
+    return loss_metrics(ScoringModel(model.causal_lm), _batches(examples, model))
+
+
 def _texts(recipe: Recipe, model: ReadyModel, start: float, tell: Callable[[str], None]) -> Evaluation:
     """A model of plain text, by its perplexity and bits a byte on the held-out ones."""
     part = read_text_part(
