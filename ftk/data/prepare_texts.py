@@ -20,6 +20,8 @@ from ftk.core.types import NUM_BYTES, Examples, TextBlock
 from ftk.data.cache import cache_key
 from ftk.data.checks import check_tells_places
 from ftk.data.flat_arrays import FlatArrays, mapped
+from ftk.data.infill import InfillCutter, Infilling
+from ftk.data.infill_report import InfillReport
 from ftk.data.pieces import Piece
 from ftk.data.text_pieces import Progress, cutter_of, pieces_of
 from ftk.data.text_report import TakenTexts, TextReport
@@ -40,7 +42,13 @@ _DTYPES = {
 
 
 def prepare_texts(
-    texts: Texts, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, overlap: int, cache_folder: Path | None
+    texts: Texts,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    max_length: int,
+    overlap: int,
+    infilling: Infilling | None = None,
+    cache_folder: Path | None,
 ) -> tuple[Examples, TextReport]:
     """Tokenize every document and cut it into pieces, or find that in the cache.
 
@@ -51,8 +59,15 @@ def prepare_texts(
     """
     check_tells_places(tokenizer)
     if cache_folder is None:
-        return _in_memory(texts, tokenizer, max_length=max_length, overlap=overlap)
-    key = cache_key(tokenizer=tokenizer, template="", texts=texts.fingerprint, max_length=max_length, overlap=overlap)
+        return _in_memory(texts, tokenizer, max_length=max_length, overlap=overlap, infilling=infilling)
+    key = cache_key(
+        tokenizer=tokenizer,
+        template="",
+        texts=texts.fingerprint,
+        max_length=max_length,
+        overlap=overlap,
+        infilling=repr(infilling),
+    )
     folder = cache_folder / f"texts-{key}"
     saved = _load(folder, texts, cached=True)
     if saved is not None:
@@ -60,16 +75,24 @@ def prepare_texts(
     try:
         cache_folder.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder) as unfinished:
-            facts = _write(texts, tokenizer, unfinished, max_length=max_length, overlap=overlap)
+            facts = _write(texts, tokenizer, unfinished, max_length=max_length, overlap=overlap, infilling=infilling)
             (unfinished / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
     except OSError:
         # A cache folder that cannot be written is no reason to stop.
-        return _in_memory(texts, tokenizer, max_length=max_length, overlap=overlap)
-    return _load(folder, texts, cached=False) or _in_memory(texts, tokenizer, max_length=max_length, overlap=overlap)
+        return _in_memory(texts, tokenizer, max_length=max_length, overlap=overlap, infilling=infilling)
+    return _load(folder, texts, cached=False) or _in_memory(
+        texts, tokenizer, max_length=max_length, overlap=overlap, infilling=infilling
+    )
 
 
 def first_pieces(
-    texts: Texts, tokenizer: "PreTrainedTokenizerBase", num_pieces: int, *, max_length: int, overlap: int
+    texts: Texts,
+    tokenizer: "PreTrainedTokenizerBase",
+    num_pieces: int,
+    *,
+    max_length: int,
+    overlap: int,
+    infilling: Infilling | None = None,
 ) -> Examples:
     """The first pieces, without reading on."""
     check_tells_places(tokenizer)
@@ -78,7 +101,7 @@ def first_pieces(
         left_out: Counter[str] = Counter()
         left = num_pieces
         for number, reader in enumerate(texts.readers):
-            cutter = cutter_of(tokenizer, max_length=max_length, overlap=overlap)
+            cutter = cutter_of(tokenizer, max_length=max_length, overlap=overlap, infilling=infilling)
             # So many documents are enough.
             blocks = first_documents(reader.blocks(left_out), left)
             for block, piece in islice(pieces_of(blocks, tokenizer, cutter, Progress(reader.source.limit)), left):
@@ -90,17 +113,28 @@ def first_pieces(
 
 
 def _write(
-    texts: Texts, tokenizer: "PreTrainedTokenizerBase", folder: Path | None, *, max_length: int, overlap: int
+    texts: Texts,
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path | None,
+    *,
+    max_length: int,
+    overlap: int,
+    infilling: Infilling | None,
 ) -> dict[str, Any]:
     with FlatArrays(_DTYPES, folder) as arrays:
-        return _fill(arrays, texts, tokenizer, max_length=max_length, overlap=overlap)
+        return _fill(arrays, texts, tokenizer, max_length=max_length, overlap=overlap, infilling=infilling)
 
 
 def _in_memory(
-    texts: Texts, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, overlap: int
+    texts: Texts,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    max_length: int,
+    overlap: int,
+    infilling: Infilling | None,
 ) -> tuple[Examples, TextReport]:
     with FlatArrays(_DTYPES, None) as arrays:
-        facts = _fill(arrays, texts, tokenizer, max_length=max_length, overlap=overlap)
+        facts = _fill(arrays, texts, tokenizer, max_length=max_length, overlap=overlap, infilling=infilling)
         return _examples(arrays.in_memory(), facts["source_names"]), _report(facts, texts, cached=False)
 
 
@@ -116,13 +150,19 @@ def _load(folder: Path, texts: Texts, *, cached: bool) -> tuple[Examples, TextRe
 
 
 def _fill(
-    arrays: FlatArrays, texts: Texts, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, overlap: int
+    arrays: FlatArrays,
+    texts: Texts,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    max_length: int,
+    overlap: int,
+    infilling: Infilling | None,
 ) -> dict[str, Any]:
     """Append all pieces; the facts beside them, as JSON has them."""
     names: dict[tuple[int, str], int] = {}
     taken: list[TakenTexts] = []
     num_tokens = num_cut = 0
-    cutter = cutter_of(tokenizer, max_length=max_length, overlap=overlap)
+    cutter = cutter_of(tokenizer, max_length=max_length, overlap=overlap, infilling=infilling)
     for number, reader in enumerate(texts.readers):
         left_out: Counter[str] = Counter()
         progress = Progress(reader.source.limit)
@@ -131,7 +171,7 @@ def _fill(
         for block, piece in pieces_of(reader.blocks(left_out), tokenizer, cutter, progress):
             _append(arrays, block, piece, names, source=number)
             num_tokens += len(piece.token_ids_L)
-            counts += [1, len(piece.token_ids_L) - piece.num_context, piece.num_bytes]
+            counts += [1, int(piece.is_learned_L.sum()), piece.num_bytes]
             of_document = of_document + 1 if document == (block.source, block.row) else 1
             document = (block.source, block.row)
             num_cut += of_document == 2
@@ -142,6 +182,7 @@ def _fill(
         "taken": [asdict(one) for one in taken],
         "num_cut": num_cut,
         "num_tokens": num_tokens,
+        "infill": asdict(InfillReport.of(cutter, place=texts.role)) if isinstance(cutter, InfillCutter) else None,
         "max_length": max_length,
         "overlap": overlap,
         "has_end": tokenizer.eos_token_id is not None,
@@ -166,7 +207,7 @@ def _taken(reader: TextReader, progress: Progress, counts: list[int], left_out: 
 def _append(
     arrays: FlatArrays, block: TextBlock, piece: Piece, names: dict[tuple[int, str], int], *, source: int
 ) -> None:
-    is_learned_L = np.arange(len(piece.token_ids_L)) >= piece.num_context
+    is_learned_L = piece.is_learned_L
     arrays.append(
         token_ids=piece.token_ids_L,
         weights=is_learned_L,
@@ -195,6 +236,7 @@ def _report(facts: Mapping[str, Any], texts: Texts, *, cached: bool) -> TextRepo
     report = TextReport(
         taken=tuple(TakenTexts(**one) for one in facts["taken"]),
         source_origins=tuple(facts["source_origins"]),
+        infill=InfillReport.from_facts(facts["infill"]),
         **{name: facts[name] for name in ("num_cut", "max_length", "overlap", "has_end")},
     )
     return replace(report, source_weights=texts.weights, cached=cached)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ftk.data.infill_report import InfillReport
 from ftk.data.text_files import counted, tally_line
 
 
@@ -50,6 +51,8 @@ class TextReport:
     """For each of the examples' `source_names`, to which source of the recipe it belongs."""
     source_weights: tuple[float, ...] | None = None
     """For `TrainBatches`: weight of each source of the recipe; None where none has one."""
+    infill: InfillReport | None = None
+    """What was rearranged for infilling; None where nothing is."""
     cached: bool = False
 
     def lines(self) -> list[str]:
@@ -61,6 +64,8 @@ class TextReport:
                 f"longer than max_length {self.max_length:,} tokens: {counted(self.num_cut, 'document')}, cut into "
                 f"pieces, {context}; every token is learned once"
             )
+        if self.infill is not None:
+            lines += self.infill.lines()
         if not self.has_end:
             lines.append("the tokenizer has no end-of-text token: where documents end is not learned")
         return lines

@@ -83,6 +83,9 @@ def _overrides(request: EvalRequest) -> list[str]:
     # An id of another model is not at the revision that the run's base was at.
     revision = ["model.revision=null"] if request.revision is None else []
     before = ["evaluation.before=true", *revision, *written]
+    if request.metrics is not None and recipe_beside(request.model) is None and "infilling_" in request.metrics:
+        # Without a recipe the metrics say what is asked of the model.
+        before.append("task=infill")
     if request.metrics is not None:
         before.append(f"evaluation.metrics={_listed(request.metrics)}")
     return [*before, f"evaluation.shots={_listed(request.shots)}"]

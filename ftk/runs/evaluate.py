@@ -13,6 +13,8 @@ from ftk.core.types import Conversation, Examples
 from ftk.data.batches import evaluation_batches
 from ftk.data.cache import default_cache_folder
 from ftk.data.comparisons import conversations, read_comparisons
+from ftk.data.holes import text_sources
+from ftk.data.infill_prompt import InfillPrompts
 from ftk.data.load import read_conversations
 from ftk.data.prepare import prepare
 from ftk.data.render import Renderer, renderer_for
@@ -21,12 +23,14 @@ from ftk.evaluation.score import loss_metrics, objective_metrics
 from ftk.models.load import max_positions
 from ftk.models.scoring import ScoringModel
 from ftk.objectives.cpt import Cpt
+from ftk.objectives.infill import Infill
 from ftk.objectives.preference.task import Preference
 from ftk.objectives.sft import Sft
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
 from ftk.runs.eval_request import EvalRequest, recipe_to_evaluate
 from ftk.runs.forward_size import forward_tokens
+from ftk.runs.infilling import Filler, held_out_holes, infilling_of
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
 from ftk.runs.training_data import max_length_of, read_text_part
@@ -82,6 +86,8 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     answers_file = _answers_file(request) if recipe.evaluation.metrics else None
     tell_of_code(recipe.model, tell)
     model = load_ready_model(recipe.model, quantization=recipe.quantization)
+    if isinstance(recipe.task, Infill):
+        return _infilling(recipe, model, start, answers_file, is_bare=is_bare, tell=tell)
     if isinstance(recipe.task, Cpt):
         return _texts(recipe, model, start, tell)
     renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
@@ -118,6 +124,42 @@ def _texts(recipe: Recipe, model: ReadyModel, start: float, tell: Callable[[str]
         tell(line)
     figures = objective_metrics(ScoringModel(model.causal_lm), recipe.task.objective(), _batches(part.examples, model))
     return Evaluation(figures, (), len(part.examples), time.perf_counter() - start, None)
+
+
+def _infilling(
+    recipe: Recipe,
+    model: ReadyModel,
+    start: float,
+    answers_file: Path | None,
+    *,
+    is_bare: bool,
+    tell: Callable[[str], None],
+) -> Evaluation:
+    """How a model reads the held-out texts left to right, and fills the holes in them or those of rows."""
+    max_length = max_length_of(recipe)
+    # Found out before the work: a model without infilling tokens cannot fill holes.
+    InfillPrompts(model.tokenizer)
+    figures: dict[str, float] = {}
+    texts = text_sources(recipe.data.eval)
+    num_examples = 0
+    if texts:
+        read = partial(
+            read_text_part, recipe, texts, tokenizer=model.tokenizer, role="data.eval", max_length=max_length
+        )
+        how, _ = infilling_of(recipe, model.tokenizer)
+        # Of a model without a recipe nobody knows how its texts would be cut.
+        parts = {"left_to_right_": read()} if is_bare else {"": read(infilling=how), "left_to_right_": read()}
+        scoring = ScoringModel(model.causal_lm)
+        for prefix, part in parts.items():
+            found = objective_metrics(scoring, recipe.task.objective(), _batches(part.examples, model))
+            names = ("loss", "bits_per_byte") if prefix else tuple(found)
+            figures |= {f"{prefix}{name}": found[name] for name in names}
+            num_examples = len(part.examples)
+    holes = held_out_holes(recipe, model.tokenizer, max_length=max_length)
+    settings = recipe.evaluation
+    filler = Filler(model.tokenizer, settings.metrics, settings.max_new_tokens, model.pad_token_id, settings.by, tell)
+    answered = (filler.fill(model.causal_lm, holes, answers_file=answers_file),) if holes else ()
+    return Evaluation(figures, answered, num_examples or len(holes), time.perf_counter() - start, answers_file)
 
 
 def _max_length(recipe: Recipe, model: ReadyModel, *, is_bare: bool) -> int:

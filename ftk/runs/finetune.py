@@ -57,7 +57,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
     with accelerator.main_process_first():
         data = read_training_data(recipe)
     check_questions(recipe, data)
-    start = load_start(recipe, accelerator)
+    start = load_start(recipe, accelerator, new_tokens=data.new_tokens)
     data = with_reference(data, start, recipe, accelerator, say)
     # Adapters start from the same draws on every process.
     seed_everything(recipe.seed)

@@ -5,6 +5,7 @@ weight decomposition: Liu et al. 2024 (arXiv:2402.09353), equation 5.
 """
 
 import difflib
+from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol, cast
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from ftk.core.config import OneOrMore, Section
 from ftk.core.errors import RecipeError
 from ftk.tuning.beside import COPIES, Also, modules_beside, peft_ties, tie_copies
 from ftk.tuning.continued import continue_lora
+from ftk.tuning.new_tokens import refuse_new_tokens, token_rows
 
 ALL_LINEAR = "all-linear"
 SETTLED = {"rank", "alpha", "dropout", "rslora", "dora"}
@@ -52,8 +54,8 @@ class Lora(Section):
     also_learning_rate: Annotated[float, Field(gt=0, lt=10)] | None = None
     """Peak learning rate of what `also` names; null is `training.learning_rate`. Customary: a tenth to a half of it."""
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """The model wrapped by PEFT, adapters added in float32, everything else but `also` frozen.
+    def apply(self, model: nn.Module, *, new_token_ids: Sequence[int] = ()) -> nn.Module:
+        """The model wrapped by PEFT, adapters added in float32, all else but `also` and rows of new tokens frozen.
 
         A model that brings an adapter goes on with that one.
 
@@ -63,6 +65,7 @@ class Lora(Section):
         from peft import LoraConfig, PeftModel, get_peft_model
 
         if isinstance(model, PeftModel):
+            refuse_new_tokens(new_token_ids)
             wanted = self.model_dump(include=self.model_fields_set & SETTLED)
             named = "target_modules" in self.model_fields_set
             modules_wanted = set(self.modules_of(model.base_model.model)) if named else None
@@ -95,6 +98,7 @@ class Lora(Section):
             use_dora=self.dora,
             modules_to_save=beside or None,
             ensure_weight_tying=peft_ties(beside, model),
+            trainable_token_indices=token_rows(model, new_token_ids, trained={*beside, *modules}),
             task_type="CAUSAL_LM",
         )
         adapted = get_peft_model(model, config)
