@@ -36,5 +36,5 @@ def refuse_new_tokens(new_token_ids: Sequence[int]) -> None:
         )
 
 
-def _name(model: nn.Module, wanted: nn.Module) -> str:
-    return next(name for name, module in model.named_modules() if module is wanted)
+def _name(model: Any, wanted: nn.Module) -> str:
+    return next(str(name) for name, module in model.named_modules() if module is wanted)
