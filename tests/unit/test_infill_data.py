@@ -42,7 +42,7 @@ def rearranged(
 
 
 def parts(piece: Sequence[int], marks: Sequence[int]) -> tuple[list[int], list[int], list[int], bool]:
-    """Prefix, suffix and middle by their marks, and whether the suffix comes first; its prefix holds the middle then."""
+    """Prefix, suffix and middle by their marks, and whether the suffix comes first: the prefix then holds both."""
     pre, suf, mid, end = marks
     assert piece[-1] == end
     row = list(piece[piece.index(pre) + 1 : -1])
