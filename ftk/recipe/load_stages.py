@@ -76,12 +76,13 @@ def _entries(listing: Written, shape: Shape, problems: list[Problem]) -> dict[st
             problems.append(Problem(id.place, f"two stages have the id {id.value}: each needs one of its own"))
             continue
         found[id.value] = shape.expanded(_without_unknown(item, id.value, shape, problems))
-    for id, item in found.items():
-        number = re.fullmatch(r"(.+)-\d+", id)
+    for name, item in found.items():
+        number = re.fullmatch(r"(.+)-\d+", name)
         if number and number[1] in found:
             problems.append(
                 Problem(
-                    item.place, f"the folder {id} is where {number[1]} goes when it is trained anew: choose another id"
+                    item.place,
+                    f"the folder {name} is where {number[1]} goes when it is trained anew: choose another id",
                 )
             )
     return found

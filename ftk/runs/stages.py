@@ -7,6 +7,8 @@ from typing import Any, Protocol
 from ftk.core.atomic import atomic_write
 from ftk.core.errors import RecipeError, SetupError
 from ftk.core.tell import tell
+from ftk.data.source import reader_of
+from ftk.data.texts import read_texts
 from ftk.recipe.stages import LoadedChain, LoadedStage
 from ftk.runs.stage_done import Done
 from ftk.runs.stage_state import Standing, State, choose_chain_folder, standing
@@ -26,6 +28,7 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
 
     Raises:
         RecipeError: a folder cannot be written, or `resume` insists where a stage differs or nothing is left to do.
+        DataError: the data of a stage is not there.
         SetupError: a launcher has made this process one of a group.
     """
     if is_in_group():
@@ -34,6 +37,8 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
             "it without torchrun or srun, with --processes; over several machines run each stage by itself: "
             f"ftk recipe show {chain.file} --stage ID > stage.yaml"
         )
+    for stage in chain.stages:
+        _require_data(stage)
     folder, note = choose_chain_folder(Path(chain.folder).expanduser(), resume=resume, fresh=fresh)
     state = State(folder)
     for line in (note, *(f"advice {line}" for line in chain.advice)):
@@ -46,6 +51,17 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
     if resume and all(one.status == "skipped" for one in done.values()):
         raise RecipeError(f"the chain in {folder} is finished. Leave --resume out", place=str(folder))
     return _finish(chain, folder, list(done.values()))
+
+
+def _require_data(stage: LoadedStage) -> None:
+    """Find out before the first stage trains what a later one would miss."""
+    recipe = stage.loaded.recipe
+    for role, sources in (("data.train", recipe.data.train), ("data.eval", recipe.data.eval)):
+        if recipe.task.rows == "texts":
+            read_texts(sources, role=role)
+        else:
+            for source in sources:
+                reader_of(source)
 
 
 def _stage(
