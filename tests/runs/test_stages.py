@@ -1,4 +1,4 @@
-"""A chain from its file to its table: pretraining, answers by an adapter, another adapter above the merged first one."""
+"""A chain from its file to its table: pretraining, answers by an adapter, another one above the first one merged."""
 
 import json
 import signal
@@ -93,9 +93,9 @@ def test_a_chain_stops_goes_on_and_compares_its_stages(chain_file: Path, tmp_pat
 
 
 def test_a_stage_that_fails_ends_the_chain_with_its_code(chain_file: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.jsonl"
-    broken.write_text('{"question": "no answer"}\n')
-    code, answer, errors = ended(chain_file, f"stages.answers.data.train={broken}")
-    assert (code, answer["stage"], answer["error"]["exit_code"]) == (2, "answers", 2)
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    code, answer, errors = ended(chain_file, f"stages.book.data.train={empty}")
+    assert (code, answer["stage"], answer["error"]["exit_code"]) == (2, "book", 2)
     assert "Traceback" not in errors
-    assert (tmp_path / "chain" / "book" / "report.json").exists()
+    assert not (tmp_path / "chain" / "answers").exists()

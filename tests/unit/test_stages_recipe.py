@@ -1,10 +1,9 @@
 """A chain of stages as a file: what each stage is, and what is wrong is told with its line."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from run_ftk import Ftk
 
 from ftk.core.errors import RecipeError
 from ftk.recipe.json_schema import recipe_schema
@@ -12,6 +11,7 @@ from ftk.recipe.load import load_recipe
 from ftk.recipe.load_stages import load_stages
 from ftk.recipe.schema import Recipe
 from ftk.recipe.stages import LoadedChain
+from ftk.recipe.yaml_text import write_yaml
 
 SHARED = """\
 model: {id: ftk://tiny, revision: abc}
@@ -162,15 +162,17 @@ def test_commands_of_one_recipe_say_how_to_take_a_stage(tmp_path: Path) -> None:
         load_recipe(str(tmp_path / "chain.yaml"))
 
 
-def test_show_writes_a_stage_as_a_recipe(tmp_path: Path) -> None:
+def test_show_writes_a_stage_as_a_recipe(tmp_path: Path, ftk_json: Ftk) -> None:
     chain = chain_of(tmp_path, SHARED + STAGES)
-    words = [sys.executable, "-m", "ftk", "recipe", "show", str(tmp_path / "chain.yaml"), "--stage"]
-    shown = subprocess.run([*words, "answers"], capture_output=True, text=True, check=True).stdout
-    (tmp_path / "stage.yaml").write_text(shown)
+    shown = ftk_json("recipe", "show", tmp_path / "chain.yaml", "--stage", "answers")["recipe"]
+    (tmp_path / "stage.yaml").write_text(write_yaml(shown))
     assert load_recipe(str(tmp_path / "stage.yaml")).recipe == chain.stage("answers").loaded.recipe
-    none = subprocess.run([*words, "answer"], capture_output=True, text=True, check=False)
-    assert none.returncode == 2
-    assert "there is no stage answer. Did you mean answers?" in none.stderr
+    none = ftk_json("recipe", "show", tmp_path / "chain.yaml", "--stage", "answer")
+    assert none["exit_code"] == 2
+    assert "there is no stage answer. Did you mean answers?" in none["stderr"]
+    one = ftk_json("recipe", "show", tmp_path / "stage.yaml", "--stage", "answers")
+    assert "has no stages" in one["error"]["message"]
+    assert ftk_json("recipe", "validate", tmp_path / "chain.yaml")["valid"]
 
 
 def test_the_schema_for_editors_knows_stages() -> None:
