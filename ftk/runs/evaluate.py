@@ -14,6 +14,7 @@ from ftk.data.batches import evaluation_batches
 from ftk.data.cache import default_cache_folder
 from ftk.data.comparisons import conversations, read_comparisons
 from ftk.data.holes import text_sources
+from ftk.data.infill_format import find_format
 from ftk.data.infill_prompt import InfillPrompts
 from ftk.data.load import read_conversations
 from ftk.data.prepare import prepare
@@ -107,6 +108,9 @@ def losses_of(recipe: Recipe, model: ReadyModel, *, tell: Callable[[str], None])
     Raises:
         RecipeError, DataError: the rows are none for this model, such as longer ones than it reads.
     """
+    if isinstance(recipe.task, Infill):
+        # A model that knows no holes is measured left to right alone.
+        return _infilling_losses(recipe, model, as_trained=find_format(model.tokenizer) is not None)[0]
     if isinstance(recipe.task, Cpt):
         return _texts(recipe, model, time.perf_counter(), tell).losses
     renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
@@ -139,27 +143,33 @@ def _infilling(
     max_length = max_length_of(recipe)
     # Found out before the work: a model without infilling tokens cannot fill holes.
     InfillPrompts(model.tokenizer)
-    figures: dict[str, float] = {}
-    texts = text_sources(recipe.data.eval)
-    num_examples = 0
-    if texts:
-        read = partial(
-            read_text_part, recipe, texts, tokenizer=model.tokenizer, role="data.eval", max_length=max_length
-        )
-        how, _ = infilling_of(recipe, model.tokenizer)
-        # Of a model without a recipe nobody knows how its texts would be cut.
-        parts = {"left_to_right_": read()} if is_bare else {"": read(infilling=how), "left_to_right_": read()}
-        scoring = ScoringModel(model.causal_lm)
-        for prefix, part in parts.items():
-            found = objective_metrics(scoring, recipe.task.objective(), _batches(part.examples, model))
-            names = ("loss", "bits_per_byte") if prefix else tuple(found)
-            figures |= {f"{prefix}{name}": found[name] for name in names}
-            num_examples = len(part.examples)
+    # Of a model without a recipe nobody knows how its texts would be cut.
+    figures, num_examples = _infilling_losses(recipe, model, as_trained=not is_bare)
     holes = held_out_holes(recipe, model.tokenizer, max_length=max_length)
     settings = recipe.evaluation
     filler = Filler(model.tokenizer, settings.metrics, settings.max_new_tokens, model.pad_token_id, settings.by, tell)
     answered = (filler.fill(model.causal_lm, holes, answers_file=answers_file),) if holes else ()
     return Evaluation(figures, answered, num_examples or len(holes), time.perf_counter() - start, answers_file)
+
+
+def _infilling_losses(recipe: Recipe, model: ReadyModel, *, as_trained: bool) -> tuple[dict[str, float], int]:
+    """Figures of the held-out texts left to right, and rearranged as in training; and how many pieces they are."""
+    texts = text_sources(recipe.data.eval)
+    if not texts:
+        return {}, 0
+    longest = max_length_of(recipe)
+    read = partial(read_text_part, recipe, texts, tokenizer=model.tokenizer, role="data.eval", max_length=longest)
+    parts = {"left_to_right_": read()}
+    if as_trained:
+        how, _ = infilling_of(recipe, model.tokenizer)
+        parts = {"": read(infilling=how), **parts}
+    scoring = ScoringModel(model.causal_lm)
+    figures: dict[str, float] = {}
+    for prefix, part in parts.items():
+        found = objective_metrics(scoring, recipe.task.objective(), _batches(part.examples, model))
+        names = ("loss", "bits_per_byte") if prefix else tuple(found)
+        figures |= {f"{prefix}{name}": found[name] for name in names}
+    return figures, len(parts["left_to_right_"].examples)
 
 
 def _max_length(recipe: Recipe, model: ReadyModel, *, is_bare: bool) -> int:

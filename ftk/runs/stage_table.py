@@ -25,7 +25,7 @@ from ftk.runs.summary import figure, print_comparison
 BASE = "base"
 """What the table calls the model that the first stage starts from."""
 FILE, PAGE = "comparison.json", "comparison.md"
-SHOWN = ("loss", "bits_per_byte", "token_accuracy")
+SHOWN = ("loss", "bits_per_byte", "left_to_right_loss", "token_accuracy")
 """Figures of the table; the file has all."""
 
 
@@ -119,7 +119,8 @@ def _forgotten(done: Sequence[Done], figures: Mapping[str, Mapping[str, Mapping[
     last = done[-1].stage.id
     told = []
     for one in done[:-1]:
-        losses = {model: metrics["loss"] for model, metrics in figures.get(one.stage.id, {}).items()}
+        by_model = figures.get(one.stage.id, {})
+        losses = {model: metrics["loss"] for model, metrics in by_model.items() if "loss" in metrics}
         if not {one.stage.id, last} <= set(losses):
             continue
         rise = losses[last] - losses[one.stage.id]
