@@ -135,7 +135,11 @@ def _forgotten(done: Sequence[Done], figures: Mapping[str, Mapping[str, Mapping[
 
 def _key(done: Sequence[Done]) -> str:
     """What the figures depend on: the models, and the rows that they are measured on."""
-    parts = [[one.stage.id, str(one.folder), made(one.folder), one.recipe.resolved()["data"]] for one in done]
+    parts = []
+    for one in done:
+        recipe = one.recipe.resolved()
+        rows = [recipe[section] for section in ("model", "task", "data", "seed")]
+        parts.append([one.stage.id, str(one.folder), made(one.folder), rows])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

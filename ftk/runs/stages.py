@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from ftk.core.atomic import atomic_write
 from ftk.core.errors import RecipeError, SetupError
 from ftk.core.tell import tell
@@ -134,6 +136,9 @@ def _merge(done: Done, label: str) -> None:
         trust_remote_code=done.recipe.recipe.model.trust_remote_code,
         tell=tell,
     )
+    # The stage trains in another process, which needs the accelerator's memory.
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def _finish(chain: LoadedChain, folder: Path, done: list[Done]) -> dict[str, Any]:
