@@ -82,14 +82,11 @@ def compare_stages(folder: Path, done: Sequence[Done]) -> Compared | None:
 def _measured(done: Sequence[Done], measured: Sequence[Done]) -> dict[str, dict[str, dict[str, float]]]:
     figures: dict[str, dict[str, dict[str, float]]] = {one.stage.id: {} for one in measured}
     first = done[0].recipe.recipe
-    models: list[tuple[str, ModelSettings, Quantization | None]] = [(BASE, first.model, first.quantization)]
+    base = _as_it_is(first.model, id=first.model.id, revision=first.model.revision)
+    models: list[tuple[str, ModelSettings, Quantization | None]] = [(BASE, base, first.quantization)]
     for one in done:
-        # What the model's positions became is in its own configuration.
-        settings = ModelSettings(
-            id=str(one.folder),
-            **one.recipe.recipe.model.model_dump(include={"dtype", "attention", "trust_remote_code"}),
-        )
-        models.append((one.stage.id, settings, one.recipe.recipe.quantization))
+        own = one.recipe.recipe
+        models.append((one.stage.id, _as_it_is(own.model, id=str(one.folder)), own.quantization))
     for name, settings, quantization in models:
         model = load_ready_model(settings, quantization=quantization)
         for one in measured:
@@ -101,6 +98,12 @@ def _measured(done: Sequence[Done], measured: Sequence[Done]) -> dict[str, dict[
         del model
         gc.collect()
     return figures
+
+
+def _as_it_is(settings: ModelSettings, *, id: str, revision: str | None = None) -> ModelSettings:
+    """A model as its folder has it: a stage that changes how far it reads has left that in its configuration."""
+    kept = settings.model_dump(include={"dtype", "attention", "trust_remote_code"})
+    return ModelSettings(id=id, revision=revision, **kept)
 
 
 def print_compared(compared: Compared) -> None:

@@ -43,9 +43,8 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
         _require_data(stage)
     folder, note = choose_chain_folder(Path(chain.folder).expanduser(), resume=resume, fresh=fresh)
     state = State(folder)
-    for line in (note, *(f"advice {line}" for line in chain.advice)):
-        if line:
-            tell(line)
+    if note is not None:
+        tell(note)
     done: dict[str, Done] = {}
     for number, stage in enumerate(chain.stages, start=1):
         label = f"stage {number} of {len(chain.stages)}, {stage.id}"

@@ -77,6 +77,12 @@ def test_overrides_change_the_shared_part_or_one_stage(tmp_path: Path) -> None:
         chain_of(tmp_path, SHARED + STAGES, "stages.answers=3")
 
 
+def test_the_hub_receives_the_last_model_alone(tmp_path: Path) -> None:
+    shared = SHARED.replace("output: runs/code", "output: {folder: runs/code, push_to_hub: me/code}")
+    chain = chain_of(tmp_path, shared + STAGES)
+    assert [stage.loaded.recipe.output.push_to_hub for stage in chain.stages] == [None, None, None, "me/code"]
+
+
 def test_the_resolved_chain_loads_to_the_same_stages(tmp_path: Path) -> None:
     chain = chain_of(tmp_path, SHARED + STAGES)
     again = chain_of(tmp_path, chain.as_yaml())
@@ -140,6 +146,10 @@ def test_everything_wrong_is_told_with_its_line(tmp_path: Path) -> None:
         ("stages: [3]\n", "a stage is 3, expected a mapping with an id"),
         ("stages:\n  - {id: a, task: {name: cptt}}\n", "Did you mean cpt"),
         ("stages:\n  - {id: a, from: b}\n", "there is no earlier stage b. There are: none"),
+        (
+            "stages:\n  - {id: a}\n  - {id: b, output: runs/code/a}\n",
+            r"yaml:9: stage b would go to the folder of stage a",
+        ),
         ("stages:\n  - {id: a, merge: true}\n", "starts from no earlier stage"),
         ("stages:\n  - {id: a, tuning: full, quantization: nf4}\n", "stage a: quantization: nf4 and tuning: full"),
     ],
