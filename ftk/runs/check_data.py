@@ -29,7 +29,7 @@ from ftk.data.check.special_token_leak import SpecialTokenLeak
 from ftk.data.render import Renderer
 from ftk.data.settings import Source
 from ftk.data.source import SourceRow, reader_of
-from ftk.data.template import template_text
+from ftk.data.template_text import template_text
 from ftk.data.texts import read_texts
 from ftk.models.load import load_tokenizer
 from ftk.models.settings import ModelSettings
@@ -196,6 +196,7 @@ def _plan(recipe: Recipe, request: CheckRequest, *, has_model: bool, learns: Fam
             _row_renderer,
             recipe.model,
             chat_template=recipe.data.chat_template,
+            arguments=recipe.data.template_arguments,
             max_length=max_length,
             truncation=recipe.data.truncation,
             train_on=recipe.task.train_on if isinstance(recipe.task, Sft) else "all",
@@ -208,9 +209,11 @@ def _plan(recipe: Recipe, request: CheckRequest, *, has_model: bool, learns: Fam
     return Plan(tuple(row_checks), tuple(set_checks), renderer=renderer)
 
 
-def _row_renderer(model: ModelSettings, *, chat_template: str | None, **settings: Any) -> RowRenderer:
+def _row_renderer(
+    model: ModelSettings, *, chat_template: str | None, arguments: Mapping[str, Any], **settings: Any
+) -> RowRenderer:
     tokenizer = load_tokenizer(model)
-    return RowRenderer(Renderer(tokenizer, template_text(chat_template, tokenizer)), **settings)
+    return RowRenderer(Renderer(tokenizer, template_text(chat_template, tokenizer), arguments), **settings)
 
 
 def _special_tokens(model: ModelSettings) -> list[str]:

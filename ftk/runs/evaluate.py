@@ -17,7 +17,7 @@ from ftk.data.cache import default_cache_folder
 from ftk.data.comparisons import conversations, read_comparisons
 from ftk.data.load import read_conversations
 from ftk.data.prepare import prepare
-from ftk.data.render import Renderer, renderer_for
+from ftk.data.render import Renderer
 from ftk.data.settings import Source
 from ftk.evaluation.score import loss_metrics, objective_metrics
 from ftk.models.load import max_positions
@@ -31,7 +31,7 @@ from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_sh
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
-from ftk.runs.training_data import max_length_of, read_text_part
+from ftk.runs.training_data import max_length_of, read_text_part, recipe_renderer
 from ftk.runs.trust import tell_of_code
 
 UNBOUND = 2**31 - 1
@@ -111,7 +111,7 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     model = load_ready_model(recipe.model, quantization=recipe.quantization)
     if isinstance(recipe.task, Cpt):
         return _texts(recipe, model, start, tell)
-    renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
+    renderer = recipe_renderer(recipe, model.tokenizer)
     rows = _held_out(recipe, tell, as_trained=request.data is None)
     examples = _examples(recipe, rows, renderer, _max_length(recipe, model, is_bare=is_bare), tell)
     asked, shown = _questions(recipe, model, renderer, rows, as_trained=request.train_data is None)
@@ -203,7 +203,7 @@ def _max_length(recipe: Recipe, model: ReadyModel, *, is_bare: bool) -> int:
 def _held_out(recipe: Recipe, tell: Callable[[str], None], *, as_trained: bool) -> Sequence[Conversation]:
     """The rows to be measured on. Of the preferences of a run's recipe, its chosen answers."""
     if isinstance(recipe.task, Sft) or not as_trained:
-        return read_conversations(recipe.data.eval, role="data.eval")
+        return read_conversations(recipe.data.eval, role="data.eval", retrieval=recipe.data.retrieval.held_out)
     tell("held-out preferences are measured by their chosen answers; rewards and accuracy are in the run's own report")
     return _chosen(recipe, recipe.data.eval, role="data.eval")
 
@@ -260,7 +260,9 @@ def _questions(
     train_rows: Sequence[Conversation] = []
     if any(settings.shots):
         is_preference = as_trained and isinstance(recipe.task, Preference)
-        read = partial(_chosen, recipe) if is_preference else read_conversations
+        read = (
+            partial(_chosen, recipe) if is_preference else partial(read_conversations, retrieval=recipe.data.retrieval)
+        )
         train_rows = read(recipe.data.train, role="data.train")
     shown = {
         number: pick_shots(train_rows, number, seed=recipe.seed, without=asked) if number else []

@@ -1,9 +1,9 @@
 """What a run is trained and measured on: rows read, rendered and cut, before anything is written or loaded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftk.core.errors import RecipeError
 from ftk.core.types import Conversation, Examples
@@ -14,6 +14,7 @@ from ftk.data.prepare import PreparationReport, prepare
 from ftk.data.prepare_comparisons import prepare_comparisons
 from ftk.data.prepare_texts import TextReport, prepare_texts
 from ftk.data.render import Renderer, renderer_for
+from ftk.data.retrieval import Retrieval
 from ftk.data.settings import Source
 from ftk.data.texts import read_texts
 from ftk.models.load import load_config, load_tokenizer, max_positions
@@ -73,6 +74,11 @@ class TrainingData:
         return None if self.conversing is None else self.conversing.template.text
 
     @property
+    def template_arguments(self) -> Mapping[str, Any]:
+        """What the template was given beside the messages."""
+        return {} if self.conversing is None else self.conversing.template.arguments
+
+    @property
     def pad_token_id(self) -> int:
         """What fills rows up; never looked at, so any token will do where the tokenizer has none for it."""
         pad = self.tokenizer.pad_token_id
@@ -98,11 +104,26 @@ def read_training_data(recipe: Recipe) -> TrainingData:
         train = read_text(recipe.data.train, role="data.train")
         held_out = read_text(recipe.data.eval, role="data.eval") if recipe.data.eval else None
         return TrainingData(tokenizer, None, max_length, train, held_out)
-    renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
+    renderer = recipe_renderer(recipe, tokenizer)
     read = partial(read_part, recipe, renderer=renderer, max_length=max_length)
     train = read(recipe.data.train, role="data.train")
     held_out = read(recipe.data.eval, role="data.eval") if recipe.data.eval else None
     return TrainingData(tokenizer, renderer, max_length, train, held_out)
+
+
+def retrieval_of(recipe: Recipe, role: str) -> Retrieval:
+    """How retrieved documents are shown in rows of `role`."""
+    return recipe.data.retrieval if role == "data.train" else recipe.data.retrieval.held_out
+
+
+def recipe_renderer(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> Renderer:
+    """What renders the rows of a recipe.
+
+    Raises:
+        DataError: there is no such template, or it cannot be used.
+    """
+    data = recipe.data
+    return renderer_for(tokenizer, chat_template=data.chat_template, arguments=data.template_arguments)
 
 
 def read_text_part(
@@ -146,7 +167,7 @@ def read_part(recipe: Recipe, sources: Sequence[Source], *, renderer: Renderer, 
     """
     task, cache_folder = recipe.task, default_cache_folder()
     if isinstance(task, Sft):
-        rows = read_conversations(sources, role=role)
+        rows = read_conversations(sources, role=role, retrieval=retrieval_of(recipe, role))
         examples, report = prepare(
             rows,
             renderer,
@@ -154,6 +175,7 @@ def read_part(recipe: Recipe, sources: Sequence[Source], *, renderer: Renderer, 
             max_length=max_length,
             prompt_loss_weight=task.prompt_loss_weight,
             train_on=task.train_on,
+            reasoning_weight=task.reasoning_weight,
             cache_folder=cache_folder,
         )
         return Part(examples, report, lambda: rows)

@@ -20,7 +20,7 @@ from ftk.data.render import Rendered, Renderer, renderer_for
 from ftk.data.settings import DataSettings, Source
 from ftk.data.show import coloured, parts, plain, stretches
 from ftk.data.statistics import overlap, statistics
-from ftk.data.template import shipped_templates
+from ftk.data.template_text import shipped_templates
 
 PROMPT_TOKENS = 1 + 5 + 1 + 1 + 1 + 1 + 10  # of a question of one letter, in a tokenizer of bytes
 RENDERER = Renderer(byte_tokenizer(bos=None), CHATML)
