@@ -28,6 +28,7 @@ from ftk.objectives.sft import Sft
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
+from ftk.runs.evaluate_besides import Besides
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
@@ -60,6 +61,7 @@ class EvalRequest:
     revision: str | None = None
     seed: int | None = None
     output: str | None = None
+    bias: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,13 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
         return _texts(recipe, model, start, tell)
     renderer = recipe_renderer(recipe, model.tokenizer)
     rows = _held_out(recipe, tell, as_trained=request.data is None)
-    examples = _examples(recipe, rows, renderer, _max_length(recipe, model, is_bare=is_bare), tell)
+    max_length = _max_length(recipe, model, is_bare=is_bare)
+    examples = _examples(recipe, rows, renderer, max_length, tell)
+    besides = Besides(recipe, model, renderer, rows, max_length=max_length)
     asked, shown = _questions(recipe, model, renderer, rows, as_trained=request.train_data is None)
     losses = loss_metrics(ScoringModel(model.causal_lm), _batches(examples, model))
+    bias_file = _free_file(request.model, "bias") if besides.has_bias else None
+    losses |= besides.figures(bias_file=bias_file, tell=tell)
     answered = _answers(recipe, model, renderer, asked, shown, tell)
     if answers_file is not None:
         write_answers(answers_file, answered)
@@ -167,6 +173,7 @@ def _overrides(request: EvalRequest) -> list[str]:
         "evaluation.by": request.by,
         "evaluation.max_new_tokens": request.max_new_tokens,
         "evaluation.max_rows": request.max_rows,
+        "evaluation.bias": None if request.bias is None else {"source": request.bias},
         "seed": request.seed,
     }
     written = [f"{path}={json.dumps(value)}" for path, value in values.items() if value is not None]
@@ -305,7 +312,7 @@ def _answers_file(request: EvalRequest) -> Path:
     Raises:
         RecipeError: nothing can be written there.
     """
-    path = Path(request.output).expanduser() if request.output else _free_file(request.model)
+    path = Path(request.output).expanduser() if request.output else _free_file(request.model, "answers")
     try:
         try_to_write(path)
     except OSError as error:
@@ -313,11 +320,11 @@ def _answers_file(request: EvalRequest) -> Path:
     return path
 
 
-def _free_file(model: str) -> Path:
-    """Where answers go when nothing is said: beside a run's other evaluations, else here; under the next free name."""
+def _free_file(model: str, name: str) -> Path:
+    """Where rows go when nothing is said: beside a run's other evaluations, else here; under the next free name."""
     recipe = recipe_beside(model)
     folder = recipe.parent / "evaluations" if recipe is not None else Path()
     number = 1
-    while (path := folder / f"answers{f'-{number}' if number > 1 else ''}.jsonl").exists():
+    while (path := folder / f"{name}{f'-{number}' if number > 1 else ''}.jsonl").exists():
         number += 1
     return path
