@@ -11,7 +11,7 @@ from ftk.core.errors import DataError
 from ftk.core.types import Message
 from ftk.data.template_arguments import check_arguments
 from ftk.data.template_fault import told
-from ftk.data.template_limits import TemplateLimits
+from ftk.data.template_limits import TemplateLimits, TooLong
 from ftk.data.template_text import shipped_templates
 
 if TYPE_CHECKING:
@@ -195,14 +195,17 @@ class ChatTemplate:
     @cached_property
     def _parts(self) -> bool:
         """Whether the template reads content as a list of parts, as those of vision models do, and not as a text."""
+        failure: Exception | None = None
         for parts in (False, True):
             try:
                 with self._limits:
                     text = self._call(_probe(()), tools=(), generation=False, mark=False, parts=parts)[0]
             except Exception as error:  # a template is a program of someone else's, and may fail in any way
-                failure: Exception | None = error
+                # Most read a text: what that fails at is told, not that a list is none.
+                failure = failure or error
+                if isinstance(error, TooLong | MemoryError):
+                    break
                 continue
-            failure = None
             if PROBE in text:
                 return parts
         if failure is not None:

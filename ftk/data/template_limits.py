@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 
 SECONDS = 10.0
 """For one rendering; an ordinary one takes a ten-thousandth of a second."""
-MORE_BYTES = 2 << 30
+MORE_BYTES = 1 << 30
 """What a rendering may take beyond what the process has already."""
 _MEASURE_EVERY_SECONDS = 1.0
 
