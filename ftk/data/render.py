@@ -90,21 +90,9 @@ class Renderer:
         """The token that begins each row, whether the template or the tokenizer adds it."""
         return self.tokenizer.bos_token_id  # type: ignore[no-any-return]
 
-    def render(
-        self,
-        conversation: Conversation,
-        *,
-        prompt_loss_weight: float = 0.1,
-        train_on: TrainOn = "all",
-        reasoning_weight: float = 1.0,
-    ) -> Rendered:
-        """One conversation; see `render_many`."""
-        return self.render_many(
-            [conversation],
-            prompt_loss_weight=prompt_loss_weight,
-            train_on=train_on,
-            reasoning_weight=reasoning_weight,
-        )[0]
+    def render(self, conversation: Conversation, **how: Any) -> Rendered:
+        """One conversation; `how` is as of `render_many`."""
+        return self.render_many([conversation], **how)[0]
 
     def render_many(
         self,
@@ -185,20 +173,26 @@ class Renderer:
     ) -> "Iterator[tuple[Conversation, Encoding, list[Turn]]]":
         """Each conversation with its tokens, and its answers at the places `wanted` and `silent`."""
         texts, turns = [], []
-        for conversation, learned, more in zip(conversations, wanted, silent, strict=True):
-            place = place_of(conversation)
-            if all(is_silent(conversation.messages[turn]) for turn in learned):
-                raise DataError(nothing_learned(conversation), place=place, finding="empty")
-            text, found = render_turns(
-                self.template,
-                conversation.messages,
-                tools=conversation.tools,
-                turns=sorted({*learned, *more}),
-                place=place,
-            )
-            texts.append(text)
-            turns.append(found)
+        with self.template.limits:
+            for conversation, learned, more in zip(conversations, wanted, silent, strict=True):
+                text, found = self._rendered(conversation, learned, more)
+                texts.append(text)
+                turns.append(found)
         return zip(conversations, self._encode(texts), turns, strict=True)
+
+    def _rendered(
+        self, conversation: Conversation, learned: Sequence[int], silent: Sequence[int]
+    ) -> tuple[str, list[Turn]]:
+        place = place_of(conversation)
+        if all(is_silent(conversation.messages[turn]) for turn in learned):
+            raise DataError(nothing_learned(conversation), place=place, finding="empty")
+        return render_turns(
+            self.template,
+            conversation.messages,
+            tools=conversation.tools,
+            turns=sorted({*learned, *silent}),
+            place=place,
+        )
 
     def _weigh(
         self,

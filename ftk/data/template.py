@@ -58,7 +58,7 @@ class ChatTemplate:
         self.text = text
         self.arguments = dict(arguments or {})
         self._special_tokens = dict(special_tokens)
-        self._limits = TemplateLimits()
+        self.limits = TemplateLimits()
         self._dropped: dict[tuple[Any, ...], int | None] = {}
         self._special = frozenset(special)
         ordered = sorted(control_tokens, key=len, reverse=True)
@@ -198,7 +198,7 @@ class ChatTemplate:
         failure: Exception | None = None
         for parts in (False, True):
             try:
-                with self._limits:
+                with self.limits:
                     text = self._call(_probe(()), tools=(), generation=False, mark=False, parts=parts)[0]
             except Exception as error:  # a template is a program of someone else's, and may fail in any way
                 # Most read a text: what that fails at is told, not that a list is none.
@@ -243,7 +243,7 @@ class ChatTemplate:
     ) -> tuple[str, list[Span]]:
         try:
             parts = self._parts
-            with self._limits:
+            with self.limits:
                 return self._call(messages, tools=tools, generation=generation, mark=mark, parts=parts)
         except DataError:
             raise
