@@ -1,4 +1,4 @@
-"""Questions with retrieved documents, bias, and the template with its arguments, as `ftk train` and `ftk eval` have them."""
+"""Questions with retrieved documents, bias, and the template with its arguments, as `ftk train` and `eval` have them."""
 
 import json
 import re
