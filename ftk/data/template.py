@@ -97,7 +97,8 @@ class ChatTemplate:
             DataError: the template fails on it, leaves the answer out, or does not end it; or it does not read one of
                 its arguments.
         """
-        self.ending  # noqa: B018
+        # Finding how the answer ends renders it; the property keeps what it found.
+        _ = self.ending
         check_arguments(self.text, self.arguments, special_tokens=self._special_tokens)
 
     def render(

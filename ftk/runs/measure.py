@@ -13,7 +13,7 @@ from torch import nn
 from ftk.core.atomic import atomic_write
 from ftk.core.errors import DataError
 from ftk.core.json_values import finite
-from ftk.core.types import Batch, Conversation, Examples
+from ftk.core.types import Batch, Conversation
 from ftk.data.batches import evaluation_batches
 from ftk.evaluation.retention import forgetting, general_text_batches, general_text_bytes
 from ftk.evaluation.score import loss_metrics, objective_metrics
@@ -24,8 +24,9 @@ from ftk.runs.answers import ask, evaluate_answers, pick_rows, pick_shots
 from ftk.runs.bias import BiasData, measure_bias
 from ftk.runs.folder import RunFolder
 from ftk.runs.forward_size import forward_tokens
+from ftk.runs.infilling import Filler
 from ftk.runs.summary import SampleAnswer
-from ftk.runs.training_data import TrainingData
+from ftk.runs.training_data import InfillingData, Part, TrainingData
 from ftk.runs.tuned_model import TunedModel
 from ftk.runs.without_context import NO_CONTEXT, named_without_context
 from ftk.train.shard import gathered, is_sharded
@@ -65,7 +66,8 @@ def check_questions(recipe: Recipe, data: TrainingData) -> None:
         DataError, RecipeError: they cannot.
     """
     settings = recipe.evaluation
-    if data.eval is None or not settings.metrics:
+    # Holes are checked as they are read.
+    if data.eval is None or not settings.metrics or data.infilling is not None:
         return
     rows = pick_rows(data.eval.conversations, settings.max_rows)
     if not rows:
@@ -109,7 +111,9 @@ class Measure:
         self._folder = folder
         self._accelerator = accelerator
         self._say = say
-        self._batches = self._held_out_batches()
+        self._batches = self._held_out_batches(data.eval)
+        infilling = data.infilling
+        self._left_to_right = self._held_out_batches(infilling.left_to_right if infilling is not None else None)
 
     def losses(self, model: nn.Module) -> dict[str, float]:
         """Figures over all held-out rows, the loss among them; every process must call this.
@@ -150,12 +154,15 @@ class Measure:
         if data is not None and self._batches:
             self._say(f"evaluating {when} training")
             metrics |= self.losses(model)
-            for number in shots if self._settings.metrics else ():
+            for number in shots if self._settings.metrics and self._data.infilling is None else ():
                 answered, example = self._answers(when, number, data.conversations)
                 metrics |= answered
                 sample = sample or example
             metrics |= self._without_context(model, when)
         metrics |= self._bias_figures(model, when)
+        if self._data.infilling is not None:
+            filled, sample = self._infilling(model, when, self._data.infilling)
+            metrics |= filled
         metrics |= self._general(model)
         figures = Figures(metrics, sample)
         if self._accelerator.is_main_process:
@@ -200,7 +207,7 @@ class Measure:
         closed = self._data.closed
         if closed is None:
             return {}
-        batches = self._batches_of(closed.examples)
+        batches = self._held_out_batches(closed)
         with self._accelerator.autocast():
             figures = {"loss": float(loss_metrics(model, batches, self._accelerator)["loss"])}
         answered: dict[str, float] = {}
@@ -226,6 +233,31 @@ class Measure:
                 tell=self._say,
             )
 
+    def _infilling(
+        self, model: nn.Module, when: str, own: InfillingData
+    ) -> tuple[dict[str, float], tuple[str, str, str] | None]:
+        """How the held-out texts are read left to right, and how the holes in them are filled; one of these."""
+        figures: dict[str, float] = {}
+        if self._left_to_right:
+            with self._accelerator.autocast():
+                plain = objective_metrics(model, self._objective, self._left_to_right, self._accelerator)
+            figures = {f"left_to_right_{name}": plain[name] for name in ("loss", "bits_per_byte") if name in plain}
+        if not own.holes:
+            return figures, None
+        data, settings = self._data, self._settings
+        filler = Filler(
+            data.tokenizer, settings.metrics, settings.max_new_tokens, data.pad_token_id, settings.by, self._say
+        )
+        with self._accelerator.autocast(), self._eagerly():
+            answered = filler.fill(
+                self._tuned.causal_lm,
+                own.holes,
+                answers_file=self._folder.evaluations / f"answers_{when}.jsonl",
+                accelerator=self._accelerator,
+            )
+        first = answered.rows[0]
+        return figures | dict(answered.metrics), (first.prompt, first.reference, first.answer)
+
     def _general(self, model: nn.Module) -> dict[str, float]:
         """What is kept of what the model knew; where plain text is learned, in the figures of that."""
         tokenizer, max_length = self._data.tokenizer, self._data.max_length
@@ -247,12 +279,11 @@ class Measure:
             "general_bits_per_byte": bits_per_byte(loss * num_tokens, num_bytes),
         }
 
-    def _held_out_batches(self) -> list[Batch]:
-        return [] if self._data.eval is None else self._batches_of(self._data.eval.examples)
-
-    def _batches_of(self, examples: Examples) -> list[Batch]:
+    def _held_out_batches(self, part: Part | None) -> list[Batch]:
+        if part is None:
+            return []
         return evaluation_batches(
-            examples,
+            part.examples,
             tokens_per_batch=forward_tokens(self._accelerator.device),
             pad_token_id=self._data.pad_token_id,
             process_index=self._accelerator.process_index,

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 PERCENT = re.compile(
-    r"(exact_match|exact_match_squad|f1|rouge_l|json_\w+|token_accuracy|preference_accuracy|bias_answers_differ)\b"
+    r"(exact_match|exact_match_squad|infilling_\w+|edit_similarity|f1|rouge_l|json_\w+|token_accuracy"
+    r"|preference_accuracy|bias_answers_differ)\b"
 )
 
 

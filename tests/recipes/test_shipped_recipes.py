@@ -24,7 +24,7 @@ OVERRIDES = {
     "sft_gsm8k": ["data.train.0.split=train", "data.eval.0.split=train"],
     **{f"preference_{loss}": [] for loss in ("dpo", "ipo", "simpo", "orpo", "kto", "apo")},
     "preference_gsm8k": [],
-    "sft_context": ["data.train.0.split=train[:40]", "data.retrieval.distractors=1", "evaluation.bias.max_groups=1"],
+    "sft_context": ["data.train.0.split=train[:40]", "evaluation.bias.max_groups=1"],
     "cpt": ["data.train.1.glob=json/*.py", "data.train.1.limit=2000 tokens"],
 }
 OTHER_LOSSES = {
@@ -34,7 +34,15 @@ OTHER_LOSSES = {
     "preference_apo": ("apo_down",),
 }
 """What the comments of these recipes name besides their own."""
-ADVISED = {"preference_gsm8k", "preference_kto", "preference_orpo", "quickstart", "sft_context", "sft_full", "sft_gsm8k"}
+ADVISED = {
+    "preference_gsm8k",
+    "preference_kto",
+    "preference_orpo",
+    "quickstart",
+    "sft_context",
+    "sft_full",
+    "sft_gsm8k",
+}
 ANSWERS = {"loss", "perplexity", "token_accuracy", "general_loss"}
 TEXTS = {"loss", "perplexity", "bits_per_byte", "general_loss", "general_perplexity", "general_bits_per_byte"}
 PREFERENCES = {"loss", "rewards_chosen", "rewards_rejected", "rewards_margin", "logps_chosen", "general_loss"}

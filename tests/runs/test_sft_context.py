@@ -1,4 +1,4 @@
-"""Questions with retrieved documents, bias, and the template with its arguments, as `ftk train` and `eval` have them."""
+"""Questions with retrieved documents, bias, and the template with its arguments, in `ftk train` and `ftk eval`."""
 
 import json
 import re
