@@ -9,8 +9,10 @@ from data_stand_in import assistant, byte_tokenizer, conversation, user
 from test_data_formats import read
 
 from ftk.core.errors import DataError
+from ftk.core.types import Example
 from ftk.data.formats import FORMATS
 from ftk.data.render import Renderer
+from ftk.data.show import plain, stretches
 from ftk.data.template_text import SHIPPED_FOLDER
 
 CHATML = (SHIPPED_FOLDER / "chatml.jinja").read_text()
@@ -126,3 +128,13 @@ def test_a_system_message_where_it_is_missing_or_always(tmp_path: Path) -> None:
         found = read(tmp_path, *rows, system=system)
         assert [row.messages[0]["content"] for row in found] == said
         assert [len(row.messages) for row in found] == [3, 3]
+
+
+def test_a_preview_tells_the_weight_of_an_answer() -> None:
+    renderer = Renderer(byte_tokenizer(), CHATML)
+    row = conversation(user("a?"), assistant("b", train=True, weight=0.25), user("c?"), assistant("d"))
+    rendered = renderer.render(row, prompt_loss_weight=0.5)
+    example = Example(rendered.token_ids_L, rendered.weights_L, rendered.answers_L, 0)
+    shown = plain(stretches(example, renderer.tokenizer))
+    assert "⟦b<|im_end|>⟧×0.25" in shown
+    assert "⟦d<|im_end|>⟧\n" in shown
