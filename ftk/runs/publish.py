@@ -55,6 +55,7 @@ class Publisher:
                 card=self._card(before or {}, after or {}),
                 chat_template=self._data.chat_template,
                 state_dict=state_dict,
+                context=self._tuned.context,
             )
         self._accelerator.wait_for_everyone()
 
@@ -70,6 +71,7 @@ class Publisher:
             before=before,
             after=after,
             versions=packages(),
+            positions=self._tuned.context_note,
         )
 
 

@@ -15,7 +15,6 @@ from ftk.core.json_values import finite
 from ftk.core.tell import tell
 from ftk.models.settings import ModelSettings
 from ftk.quantization import Quantization
-from ftk.recipe.schema import Recipe
 from ftk.runs.evaluate import losses_of
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import load_ready_model

@@ -25,6 +25,13 @@ OVERRIDES = {
     **{f"preference_{loss}": [] for loss in ("dpo", "ipo", "simpo", "orpo", "kto", "apo")},
     "preference_gsm8k": [],
     "cpt": ["data.train.1.glob=json/*.py", "data.train.1.limit=2000 tokens"],
+    "long_context": [
+        "model.context.length=512",
+        "data.train.0.glob=json/decoder.py",
+        "data.eval.0.limit=500 tokens",
+        "data.max_length=512",
+        "evaluation.passkey.lengths=[256, 512]",
+    ],
 }
 OTHER_LOSSES = {
     "preference_dpo": ("robust", "dpo_norm", "{name: dpo, label_smoothing: 0.1, divergence: js}"),
@@ -33,7 +40,15 @@ OTHER_LOSSES = {
     "preference_apo": ("apo_down",),
 }
 """What the comments of these recipes name besides their own."""
-ADVISED = {"preference_gsm8k", "preference_kto", "preference_orpo", "quickstart", "sft_full", "sft_gsm8k"}
+ADVISED = {
+    "long_context",
+    "preference_gsm8k",
+    "preference_kto",
+    "preference_orpo",
+    "quickstart",
+    "sft_full",
+    "sft_gsm8k",
+}
 ANSWERS = {"loss", "perplexity", "token_accuracy", "general_loss"}
 TEXTS = {"loss", "perplexity", "bits_per_byte", "general_loss", "general_perplexity", "general_bits_per_byte"}
 PREFERENCES = {"loss", "rewards_chosen", "rewards_rejected", "rewards_margin", "logps_chosen", "general_loss"}
@@ -79,13 +94,13 @@ def test_recipe_runs(
         book = tmp_path / "book.txt"
         book.write_text("".join(f"Line {number} of a short book.\n" for number in range(60)))
         words += [f"data.{part}.0.source={book}" for part in parts]
-    elif name != "quickstart":
+    elif name not in ("quickstart", "long_context"):
         words += [f"data.train={local_rows}", f"data.eval={held_out}"]
     answer = ftk_json("train", RECIPES / f"{name}.yaml", *words)
     assert answer["exit_code"] == 0, answer["stderr"]
     assert answer["steps"] == 2
     assert Path(answer["model_folder"], "README.md").exists()
-    figures = TEXTS if name == "cpt" else PREFERENCES if name.startswith("preference_") else ANSWERS
+    figures = TEXTS if name in ("cpt", "long_context") else PREFERENCES if name.startswith("preference_") else ANSWERS
     assert set(answer["evaluation"]["after"]) >= figures
     # Their comments say why, or the rows of this test: pairs taken apart, and every weight trained on few rows.
     assert "advice" not in answer["stderr"] or name in ADVISED
