@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
+from ftk.models.rope_proof import rotary_embeddings
 from ftk.models.scoring import base_model
 
 
@@ -14,7 +13,7 @@ def positions_as_trained(causal_lm: Any, original: Any) -> Iterator[None]:
     """Turn features by the frequencies of the configuration `original` within, and as before afterwards."""
     base: Any = base_model(causal_lm)
     text = original.get_text_config(decoder=True)
-    extended = {name: module for name, module in base.named_modules() if _is_rotary(module)}
+    extended = rotary_embeddings(base)
     for name, module in extended.items():
         device = next(module.buffers()).device
         base.set_submodule(name, type(module)(config=text).to(device))
@@ -23,7 +22,3 @@ def positions_as_trained(causal_lm: Any, original: Any) -> Iterator[None]:
     finally:
         for name, module in extended.items():
             base.set_submodule(name, module)
-
-
-def _is_rotary(module: torch.nn.Module) -> bool:
-    return any(name.endswith("inv_freq") for name, _ in module.named_buffers(recurse=False))

@@ -20,7 +20,8 @@ class ShiftedSparseAttention(Section):
     """
 
     group: Annotated[int, Field(ge=2)] | None = None
-    """Tokens of a group, an even number; by default a quarter of `data.max_length`."""
+    """Tokens of a group, an even number; by default a quarter of `data.max_length`, or of the model's positions where
+    that is not said."""
 
     @model_validator(mode="after")
     def _halves(self) -> Self:

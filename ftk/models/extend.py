@@ -47,6 +47,9 @@ def extend_config(config: Any, settings: ContextSettings, *, name: str) -> None:
             "are. Leave model.context.length and scaling out",
             place="model.context",
         )
+    kinds = {part.get("rope_type") for part in rope_parts(text).values()}
+    if settings.length == positions and settings.way.name in kinds:
+        return  # An earlier stage of a chain has extended it so.
     if settings.length is not None and settings.length <= positions:
         raise RecipeError(
             f"{name} has {positions} positions already, so it need not be extended to {settings.length}. Leave "

@@ -139,11 +139,11 @@ def _reach_further(model: Any, original: Any, settings: ModelSettings, place: Mo
     """What loading with an extended configuration leaves to be done, and the proof that it had its effect."""
     context = settings.context
     parts = rope_parts(model.config.get_text_config(decoder=True))
-    if context is not None and context.extends and parts:
+    before = max_positions(original)
+    if context is not None and parts and before != max_positions(model.config):
         require_extended(model, original, context, name=place.name)
-    elif context is not None and context.length is not None:
-        before = cast(int, max_positions(original))
-        stretch_position_table(model, before=before, after=context.length, name=place.name)
+    elif context is not None and context.length is not None and not parts:
+        stretch_position_table(model, before=cast(int, before), after=context.length, name=place.name)
     if any(part.get("rope_type") == "dynamic" for part in parts.values()):
         make_stateless(model)
 

@@ -36,6 +36,17 @@ def require_extended(model: Any, original: Any, settings: ContextSettings, *, na
             )
 
 
+def rotary_embeddings(model: Any) -> dict[str, Any]:
+    """The modules of a model that turn the features of text by positions; a part for pictures may have others."""
+    kind = type(model.config.get_text_config(decoder=True))
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "config", None), kind)
+        and any(own.endswith("inv_freq") for own, _ in module.named_buffers(recurse=False))
+    }
+
+
 def held_frequencies(model: Any, kind: str = "") -> Iterator[tuple[Tensor, float]]:
     """Inverse frequencies, float32 [F], of each rotary embedding in a model, and the factor on cosines and sines.
 
@@ -43,7 +54,7 @@ def held_frequencies(model: Any, kind: str = "") -> Iterator[tuple[Tensor, float
         kind: of the layers, where they have positions of several kinds.
     """
     prefix = f"{kind}_" if kind else ""
-    for module in model.modules():
+    for module in rotary_embeddings(model).values():
         frequencies_F = getattr(module, f"{prefix}inv_freq", None)
         if isinstance(frequencies_F, Tensor):
             yield frequencies_F.float().cpu(), float(getattr(module, f"{prefix}attention_scaling", 1.0))

@@ -85,11 +85,12 @@ class LongContext:
 
 
 def original_config(recipe: Recipe) -> Any:
-    """The model's configuration before the recipe extends it; None where it does not."""
+    """The model's configuration before the recipe extends it; None where it does not, or another run has already."""
     context = recipe.model.context
     if context is None or not context.extends:
         return None
-    return load_config(recipe.model.model_copy(update={"context": None}))
+    original = load_config(recipe.model.model_copy(update={"context": None}))
+    return original if max_positions(original) != max_positions(load_config(recipe.model)) else None
 
 
 def check_passkey(recipe: Recipe, data: TrainingData) -> None:

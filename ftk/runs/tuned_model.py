@@ -15,13 +15,14 @@ from ftk.models.scoring import ScoringModel
 from ftk.models.shifted_sparse import enable_shifted_sparse_attention
 from ftk.models.vocabulary import grow_vocabulary
 from ftk.recipe.schema import Recipe
-from ftk.runs.training_data import max_length_of
 from ftk.train.precision import FROZEN_DTYPES, resolve_precision, store_trained_in_float32
 from ftk.tuning.full import Full
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+LONGEST_WITHOUT_BOUND = 2048
+"""Tokens of a row that shifted groups are a quarter of, where neither recipe nor model says how long rows are."""
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -124,7 +125,8 @@ def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> Tuned
     store_trained_in_float32(model)
     sparse = recipe.model.context.shifted_sparse_attention if recipe.model.context is not None else None
     if sparse is not None:
-        enable_shifted_sparse_attention(model, group=sparse.group or _even_quarter(max_length_of(recipe)))
+        longest = recipe.data.max_length or max_positions(config) or LONGEST_WITHOUT_BOUND
+        enable_shifted_sparse_attention(model, group=sparse.group or _even_quarter(longest))
     if recipe.training.activation_checkpointing:
         enable_activation_checkpointing(model)
     own_weight = float(getattr(config, "router_aux_loss_coef", 0.0) if _balances(config) else 0.0)
@@ -167,9 +169,10 @@ def _context(place: ModelPlace, recipe: Recipe, config: Any) -> dict[str, Any] |
 
 def _context_note(recipe: Recipe, config: Any) -> str | None:
     context = recipe.model.context
-    if context is None or not context.extends:
+    original = load_config(recipe.model.model_copy(update={"context": None}))
+    before = max_positions(original)
+    if context is None or before == max_positions(config):
         return None
-    before = max_positions(load_config(recipe.model.model_copy(update={"context": None})))
     way = context.way.name if rope_parts(config.get_text_config(decoder=True)) else "interpolation of its table"
     return f"{max_positions(config)} positions instead of {before}, by {way}"
 

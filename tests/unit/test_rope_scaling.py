@@ -191,6 +191,16 @@ def test_a_scaled_model_is_not_scaled_by_another_method() -> None:
         extend_config(config, ContextSettings(length=2048, scaling="yarn"), name="m")
 
 
+def test_what_an_earlier_stage_has_extended_stays_as_it_is() -> None:
+    config = LlamaConfig(max_position_embeddings=512)
+    extend_config(config, ContextSettings(length=1024, scaling="llama3"), name="m")
+    once = dict(config.rope_parameters)
+    extend_config(config, ContextSettings(length=1024, scaling="llama3"), name="m")
+    assert config.rope_parameters == once
+    with pytest.raises(FtkError, match="has 1024 positions already"):
+        extend_config(config, ContextSettings(length=1024, scaling="yarn"), name="m")
+
+
 def test_a_factor_alone_says_the_length(model_folder: Path) -> None:
     settings = ModelSettings(id=str(model_folder), context={"scaling": {"name": "yarn", "factor": 2}})
     assert max_positions(load_config(settings)) == 512
