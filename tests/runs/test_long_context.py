@@ -61,6 +61,7 @@ def test_an_adapter_takes_its_positions_along(
     older = saved["transformers_4"]["rope_scaling"]
     assert saved["rope_parameters"]["rope_type"] == older["rope_type"] == "yarn"
     assert max_positions(load_config(ModelSettings(id=str(run)))) == 512
+    assert "512 positions instead of 256, by yarn. Programs other than ftk" in (run / "model" / "README.md").read_text()
 
     evaluated = ftk_json("eval", run)
     assert evaluated["exit_code"] == 0, evaluated["stderr"]

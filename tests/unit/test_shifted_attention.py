@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from ftk.core.errors import ModelError
+from ftk.models.checkpointing import enable_activation_checkpointing
 from ftk.models.load import load_model
 from ftk.models.settings import ModelSettings
 from ftk.models.shifted_sparse import enable_shifted_sparse_attention
@@ -108,6 +109,23 @@ def test_a_model_trains_with_it_and_evaluates_without(model_folder: Path) -> Non
     together = model(input_ids=row, position_ids=packed, use_cache=False).logits
     alone = model(input_ids=row[:, 20:], use_cache=False).logits
     torch.testing.assert_close(together[:, 20:], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_recomputed_activations_give_the_same_gradients(model_folder: Path) -> None:
+    gradients = []
+    for checkpointed in (False, True):
+        model = load_model(ModelSettings(id=str(model_folder)), dtype=torch.float32)
+        enable_shifted_sparse_attention(model, group=8)
+        if checkpointed:
+            enable_activation_checkpointing(model)
+        for module in model.modules():
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = 0.0
+        row = torch.arange(3, 51)[None]
+        model.train()(input_ids=row, labels=row, use_cache=False).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-7)
 
 
 def test_generation_with_padding_is_that_of_full_attention(model_folder: Path) -> None:
