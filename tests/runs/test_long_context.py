@@ -141,6 +141,7 @@ def test_frequencies_as_trained_are_the_bases_own_and_go_again(model_folder: Pat
         (["data.max_length=512"], "have the model read further: model.context.length=512"),
         (["model.context.scaling={name: yarn, factor: 0.5}"], "factor is 0.5, expected at least 1"),
         (["model.context.length=512", "model.context.scaling.name=yan"], "yarn"),
+        ([*LONG, "model.context.scaling={name: yarn, beta_fast: 0.5}"], "beta_fast (0.5) must be more than beta_slow"),
         (["model.context={}"], "says neither a length nor a scaling with a factor"),
         (["model.context.length=256"], "has 256 positions already"),
         ([*LONG, "evaluation.passkey.lengths=1000"], "longer than the 512 positions"),
