@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,45 +27,31 @@ def command(
     """Answer one prompt, or fill the hole between --prefix and --suffix."""
     from ftk.core.errors import RecipeError
 
-    if prefix is not None or suffix is not None:
-        if prompt is not None or raw or system is not None or chat_template is not None:
-            raise RecipeError(
-                "--prefix and --suffix fill a hole: a prompt, --raw, --system and --chat-template do not go"
-            )
-        sampling = {"temperature": temperature, "top_p": top_p, "seed": seed, "max_new_tokens": max_new_tokens}
-        return _fill(model, prefix or "", suffix or "", revision=revision, **sampling)
-    if prompt is None:
-        raise RecipeError("there is no prompt. Give one, or --prefix and --suffix around a hole")
+    fills = prefix is not None or suffix is not None
+    if fills and (prompt is not None or raw or system is not None or chat_template is not None):
+        raise RecipeError("--prefix and --suffix fill a hole: a prompt, --raw, --system and --chat-template do not go")
+    if fills and not (prefix or suffix):
+        raise RecipeError("prefix and suffix are empty: there is nothing around the hole")
     if raw and (system is not None or chat_template is not None):
         raise RecipeError("--raw uses no template, so --system and --chat-template do nothing beside it")
-    text = _standard_input() if prompt == "-" else prompt
-    if not text.strip():
+    if prompt is None and not fills:
+        raise RecipeError("there is no prompt. Give one, or --prefix and --suffix around a hole")
+    text = _standard_input() if prompt == "-" else prompt or ""
+    if not fills and not text.strip():
         raise RecipeError("the prompt is empty")
 
     from ftk.runs.generate import Sampling, Speaker
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens)
     speaker = Speaker(model, revision=revision, chat_template=chat_template)
-    if raw:
+    if fills:
+        reply = speaker.fill(prefix or "", suffix or "", sampling, on_text=_print_piece)
+    elif raw:
         reply = speaker.go_on(text, sampling, on_text=_print_piece)
     else:
         messages = [{"role": "system", "content": system}] if system is not None else []
         reply = speaker.answer([*messages, {"role": "user", "content": text}], sampling, on_text=_print_piece)
     print()
-    if reply.finish_reason == "length":
-        print(f"(cut after {reply.num_tokens} tokens)", file=sys.stderr)
-    return reply.as_json()
-
-
-def _fill(model: str, prefix: str, suffix: str, *, revision: str | None, **sampling: Any) -> Mapping[str, object]:
-    from ftk.core.errors import RecipeError
-    from ftk.runs.generate import Sampling, Speaker
-
-    if not prefix and not suffix:
-        raise RecipeError("prefix and suffix are empty: there is nothing around the hole")
-    wanted = Sampling(**sampling)
-    reply = Speaker(model, revision=revision).fill(prefix, suffix, wanted)
-    print(reply.text)
     if reply.finish_reason == "length":
         print(f"(cut after {reply.num_tokens} tokens)", file=sys.stderr)
     return reply.as_json()

@@ -20,8 +20,11 @@ class Source(Section):
     source: str
     """A JSONL, JSON, CSV or Parquet file, a folder of these, a hub data set id, or `ftk://orders/train`.
 
-    Under `task: cpt` also a file of plain text such as `book.txt` or `guide.md`, a folder with text files anywhere
-    beneath it, or `ftk://stdlib`, the sources of Python's standard library. Of rows, the column `text` is read."""
+    Under `task: cpt` and `infill` also a file of plain text such as `book.txt` or `guide.md`, a folder with text files
+    anywhere beneath it, or `ftk://stdlib`, the sources of Python's standard library. Of rows, `text` is read.
+
+    Under `task: infill` held-out rows may also be holes: `prefix`, `suffix` and `middle`, or `prompt`, `suffix` and
+    `canonical_solution` as in HumanEval's infilling files. Out of held-out texts single lines are taken."""
     format: str = "auto"
     """`messages`, `sharegpt`, `alpaca`, `prompt_completion`, `context_question_answer`, `question_answer`,
     `gemini`, or your own `module:function`.
@@ -33,16 +36,18 @@ class Source(Section):
     columns: dict[str, str] = Field(default_factory=dict)
     """Which column of the file plays which part of the format, such as `{question: problem, answer: solution}`.
 
-    Under `task: cpt` there is one part: `{text: content}`."""
+    Under `task: cpt` and `infill` there is one part, `{text: content}`; of held-out holes there are `prefix`, `suffix`
+    and `middle`."""
     glob: Annotated[tuple[str, ...], OneOrMore()] = ()
-    """Which files of a folder are texts under `task: cpt`, such as `**/*.py` or `[src/**/*.py, "**/*.md"]`.
+    """Which files of a folder are texts under `task: cpt` and `infill`, such as `**/*.py` or `["**/*.py", "**/*.md"]`.
 
     Each file is a document, whatever its ending. Hidden, binary and empty files and those that are not UTF-8 are left
     out and counted."""
     separator: str | None = None
     """Text at which files of plain text are split into documents, such as `"\\n\\n\\n"`. By default a file is one."""
     limit: Limit | None = None
-    """How much of the source is taken under `task: cpt`, from its beginning: documents, or tokens as `2M tokens`."""
+    """How much of the source is taken under `task: cpt` and `infill`, from its beginning: documents, or tokens as
+    `2M tokens`."""
     weight: Annotated[float, Field(gt=0)] | None = None
     """Share of the rows that come from this source, relative to the other sources; rows repeat or rest accordingly.
 
@@ -92,9 +97,10 @@ class DataSettings(Section):
     truncation: Literal["right", "left", "drop", "error"] = "error"
     """What happens to longer rows: cut at the right or the left, drop the row, or stop with its number.
 
-    Texts under `task: cpt` are cut into pieces instead, of which none is lost."""
+    Texts under `task: cpt` and `infill` are cut into pieces instead, of which none is lost."""
     overlap: Annotated[int, Field(ge=0)] = 0
-    """Tokens that each further piece of a text longer than `max_length` repeats from before it, under `task: cpt`.
+    """Tokens that each further piece of a text longer than `max_length` repeats from before it, under `task: cpt` and
+    at `level: document` of `task: infill`.
 
     They are context for what follows and have weight 0, so that every token is learned once. At most half of
     `max_length`."""

@@ -29,7 +29,8 @@ class EvaluationSettings(Section):
     metrics: Annotated[tuple[Metric, ...], OneOrMore()] = ()
     """Metrics of generated answers, before and after: `exact_match`, `f1`, `rouge_l`, ... or `module:function`.
 
-    Answers are judged by the rows' own, under `task: preference` by the chosen ones."""
+    Answers are judged by the rows' own, under `task: preference` by the chosen ones. Under `task: infill` middles are
+    judged: `infilling_exact_match`, `edit_similarity`, `infilling_pass_at_1`."""
     shots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], OneOrMore()] = (0,)
     """Training rows shown in the prompt before training, as the figure to beat; the tuned model is asked without."""
     by: str | None = None

@@ -22,7 +22,8 @@ class Recipe(Section):
     model: ModelSettings
     """The model that is tuned."""
     task: Task = Sft()
-    """What is learned: `sft` (answers), `cpt` (plain text) or `preference` (which of two answers is better)."""
+    """What is learned: `sft` (answers), `cpt` (plain text), `infill` (holes in text) or `preference` (which of two
+    answers is better)."""
     data: DataSettings
     """What the model is trained and evaluated on."""
     tuning: Tuning = Lora()

@@ -19,11 +19,13 @@ from ftk.data.check.near_duplicates import NearDuplicate
 from ftk.data.check.overlap import PromptHash, exact_overlap, near_overlap
 from ftk.data.check.row import TEXT_COLUMN, CheckedRow, Family, family_of
 from ftk.data.check.scan import Chunk, Plan, Scan, chunks_of, read_chunk, scan
+from ftk.data.holes import text_sources
 from ftk.data.settings import Source
 from ftk.data.source import SourceRow, reader_of
 from ftk.data.text_limit import within_limit
 from ftk.data.texts import read_texts
 from ftk.models.load import load_tokenizer
+from ftk.objectives.infill import Infill
 from ftk.recipe.schema import Recipe
 from ftk.runs.check_plan import CheckRequest, family_learned, for_training, plan_of, recipe_to_check
 from ftk.runs.trust import tell_of_code
@@ -103,8 +105,10 @@ def check_data(request: CheckRequest, *, tell: Callable[[str], None]) -> DataRep
     tally = _judged(train, plan)
     findings, num_rows = tally.findings("train"), {"train": len(train.places)}
     spreads = {"train": _spread(train, plan)}
-    if recipe.data.eval:
-        held_out = _scan(recipe, recipe.data.eval, plan, learns, request)
+    # Rows with holes are looked at as they are read; here texts are compared with texts.
+    held_out_sources = text_sources(recipe.data.eval) if isinstance(recipe.task, Infill) else recipe.data.eval
+    if held_out_sources:
+        held_out = _scan(recipe, held_out_sources, plan, learns, request)
         num_rows["eval"], spreads["eval"] = len(held_out.places), _spread(held_out, plan)
         findings += _of_held_out(train, held_out, plan, request)
     if real:

@@ -78,7 +78,14 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
         publisher.write(folder.model, before.metrics, after.metrics)
         answer = result_object(folder, result, before, after)
         if accelerator.is_main_process:
-            told = sentences(folder, result, before, after, measure.forgetting(before, after))
+            told = sentences(
+                folder,
+                result,
+                before,
+                after,
+                measure.forgetting(before, after),
+                measure.left_to_right_harm(before, after),
+            )
             if recipe.output.push_to_hub:
                 # Before the report, with which a run is finished: the same command then tries again.
                 told.append(f"uploaded to {push_to_hub(folder.model, recipe.output.push_to_hub)}")

@@ -106,15 +106,21 @@ class Speaker:
         ends = named_end_token_ids(self._ready.causal_lm, tokenizer)
         return self._reply(tokenizer(text, verbose=False)["input_ids"], ends, sampling, on_text)
 
-    def fill(self, prefix: str, suffix: str, sampling: Sampling) -> Reply:
-        """What the model puts between a prefix and a suffix.
+    def fill(
+        self, prefix: str, suffix: str, sampling: Sampling, *, on_text: Callable[[str], None] | None = None
+    ) -> Reply:
+        """What the model puts between a prefix and a suffix; `on_text` is told it once it is complete.
 
         Raises:
             DataError: the model has no infilling tokens, or prefix and suffix leave no position for a middle.
         """
         prompts = InfillPrompts(self._ready.tokenizer)
         ends = hole_end_token_ids(self._ready.causal_lm, self._ready.tokenizer, prompts)
-        return self._reply(prompts.prompt(prefix, suffix), ends, sampling, None, decode_tokens=prompts.middle)
+        # A token alone does not tell whether a blank before it is its own.
+        reply = self._reply(prompts.prompt(prefix, suffix), ends, sampling, None, decode_tokens=prompts.middle)
+        if on_text is not None:
+            on_text(reply.text)
+        return reply
 
     def _renderer(self) -> Renderer:
         tokenizer = self._ready.tokenizer

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 GENERAL_LOSS = "general_loss"
 """Loss on the built-in general text, in nats a token: what the model keeps of what it knew."""
+LEFT_TO_RIGHT_LOSS = "left_to_right_loss"
+"""Loss on held-out texts as they stand, in nats a token, where a model learns to fill holes in such."""
+MAX_HARM = 0.02
+"""Share of its left-to-right loss by which infilling may raise it before that is pointed out."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,16 @@ class Measure:
             return None
         limit = self._settings.max_forgetting
         return forgetting(before.metrics[GENERAL_LOSS], after.metrics[GENERAL_LOSS], max_forgetting=limit)
+
+    def left_to_right_harm(self, before: Figures, after: Figures) -> str | None:
+        """A sentence where infilling has cost more than a fiftieth of how well held-out texts are read on."""
+        was, now = (figures.metrics.get(LEFT_TO_RIGHT_LOSS) for figures in (before, after))
+        if was is None or now is None or now <= was * (1 + MAX_HARM):
+            return None
+        return (
+            f"reading on suffers: the left-to-right loss on held-out texts rose from {was:.3f} to {now:.3f} nats a "
+            f"token, by more than {MAX_HARM:.0%}. A lower task.fim_rate or learning rate keeps more"
+        )
 
     def _everything(self, model: nn.Module, when: str, shots: tuple[int, ...], path: Path) -> Figures:
         metrics: dict[str, float] = {}

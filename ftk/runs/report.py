@@ -34,10 +34,8 @@ def result_object(folder: RunFolder, result: FitResult, before: Figures, after: 
     }
 
 
-def sentences(
-    folder: RunFolder, result: FitResult, before: Figures, after: Figures, forgetting: str | None
-) -> list[str]:
-    """What the run says in words."""
+def sentences(folder: RunFolder, result: FitResult, before: Figures, after: Figures, *found: str | None) -> list[str]:
+    """What the run says in words; `found` is what else came to light."""
     told = list(result.verdict.sentences)
     if result.best_step is not None and result.best_step != result.steps:
         told.append(
@@ -50,7 +48,7 @@ def sentences(
     if result.stopped_early:
         told.append(f"stopped early after step {result.steps}: the held-out loss no longer falls")
     falling = falling_chosen(before.metrics, after.metrics, logged_steps(folder.path / "metrics.jsonl"))
-    said = (context_sentence(after.metrics), bias_sentence(before.metrics, after.metrics), falling, forgetting)
+    said = (context_sentence(after.metrics), bias_sentence(before.metrics, after.metrics), falling, *found)
     return told + [sentence for sentence in said if sentence]
 
 

@@ -32,6 +32,9 @@ OVERRIDES = {
         "data.eval.0.limit=500 tokens",
         "data.max_length=512",
         "evaluation.passkey.lengths=[256, 512]",
+    "infill": [
+        *(f"data.{part}.0.glob=json/*.py" for part in ("train", "eval")),
+        *("data.train.0.split='train[:3]'", "data.eval.0.split='train[3:]'"),
     ],
 }
 CHAINS = {"code_assistant"}
@@ -54,6 +57,7 @@ ADVISED = {
     "sft_gsm8k",
 }
 ANSWERS = {"loss", "perplexity", "token_accuracy", "general_loss"}
+HOLES = {"left_to_right_loss", "left_to_right_bits_per_byte", "infilling_exact_match", "edit_similarity"}
 TEXTS = {"loss", "perplexity", "bits_per_byte", "general_loss", "general_perplexity", "general_bits_per_byte"}
 PREFERENCES = {"loss", "rewards_chosen", "rewards_rejected", "rewards_margin", "logps_chosen", "general_loss"}
 
@@ -98,13 +102,14 @@ def test_recipe_runs(
         book = tmp_path / "book.txt"
         book.write_text("".join(f"Line {number} of a short book.\n" for number in range(60)))
         words += [f"data.{part}.0.source={book}" for part in parts]
-    elif name not in ("quickstart", "sft_context", "long_context"):
+    elif name not in ("quickstart", "sft_context", "long_context", "infill"):
         words += [f"data.train={local_rows}", f"data.eval={held_out}"]
     answer = ftk_json("train", RECIPES / f"{name}.yaml", *words)
     assert answer["exit_code"] == 0, answer["stderr"]
     assert answer["steps"] == 2
     assert Path(answer["model_folder"], "README.md").exists()
-    figures = TEXTS if name in ("cpt", "long_context") else PREFERENCES if name.startswith("preference_") else ANSWERS
+    figures = {"cpt": TEXTS, "long_context": TEXTS, "infill": TEXTS | HOLES}.get(name, ANSWERS)
+    figures = PREFERENCES if name.startswith("preference_") else figures
     assert set(answer["evaluation"]["after"]) >= figures
     # Their comments say why, or the rows of this test: pairs taken apart, and every weight trained on few rows.
     assert "advice" not in answer["stderr"] or name in ADVISED

@@ -15,6 +15,12 @@ from ftk.models.settings import ModelSettings
 LINES = [f"def area_{n}(width):\n    other = width * {n}\n    return other\n\n" for n in range(40)]
 
 
+@pytest.fixture(autouse=True)
+def short_general_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is forgotten is measured on a few words: under a tokenizer of bytes the whole text is long."""
+    monkeypatch.setattr("ftk.evaluation.retention.general_text", lambda: "A few words, in general. " * 8)
+
+
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
     path = tmp_path / "code.py"
@@ -189,6 +195,9 @@ def test_rows_with_holes_are_evaluated_beside_texts(
     assert answer["exit_code"] == 0, answer["stderr"]
     kept = (Path(answer["run_folder"]) / "evaluations" / "answers_after.jsonl").read_text().splitlines()
     assert [json.loads(line)["reference"] for line in kept[-2:]] == ["    return 1\n", "y = 2\n"]
+    checked = ftk_json("data", "check", recipe, both)
+    assert checked["exit_code"] == 0, checked["stderr"]
+    assert checked["num_rows"]["eval"] == 1
     alone = ftk_json(
         "eval",
         model_folder,
