@@ -32,6 +32,7 @@ OVERRIDES = {
         "data.eval.0.limit=500 tokens",
         "data.max_length=512",
         "evaluation.passkey.lengths=[256, 512]",
+    ],
     "infill": [
         *(f"data.{part}.0.glob=json/*.py" for part in ("train", "eval")),
         *("data.train.0.split='train[:3]'", "data.eval.0.split='train[3:]'"),
