@@ -18,9 +18,6 @@ from ftk.recipe.stages import LoadedChain, LoadedStage, Stage, no_such_stage, wi
 from ftk.recipe.written import Problem, Written, merged
 from ftk.train.settings import Output
 
-OF_THE_START = ("revision", "context")
-"""What the shared part says of the model that the chain begins with: models of its stages have it, or need it not."""
-
 
 def load_stages(
     path: str, overrides: Sequence[str] = (), *, environment: Mapping[str, str] | None = None
@@ -195,7 +192,8 @@ def _check_merge(stage: LoadedStage | None, item: Written, problems: list[Proble
 
 def _merged(shared: Written, sections: Written, *, is_start: bool, is_last: bool) -> Written:
     if not is_start:
-        shared = _without(shared, "model", OF_THE_START)
+        # A revision is of the model that the chain begins with; a factor would be taken at each stage again.
+        shared = _without(shared, "model", ("revision",) if _says_length(shared) else ("revision", "context"))
     if not is_last:
         # The result of a chain is its last model, which is what the hub shall receive.
         shared = _without(shared, "output", ("push_to_hub",))
@@ -209,6 +207,13 @@ def _without(shared: Written, section: str, keys: Sequence[str]) -> Written:
         return shared
     kept = replace(inner, value={key: item for key, item in inner.value.items() if key not in keys})
     return replace(shared, value={**shared.value, section: kept})
+
+
+def _says_length(shared: Written) -> bool:
+    """Whether the model's context is a length, which a model that has it already keeps."""
+    model = shared.child("model")
+    context = model.child("context") if model is not None else None
+    return context is not None and context.child("length") is not None
 
 
 def _says(sections: Written, section: str, key: str) -> bool:

@@ -29,9 +29,9 @@ and may change any section (another `name` replaces that section whole). `ftk tr
 each in a folder of its own, `output.folder/ID`, from the model of the one before; the same command again skips those
 that are complete, goes on with one that is not, and trains anew, in the next number, one that was changed and those
 after it. In the end one table compares every stage's model on every stage's held-out rows. On the command line
-`stages.ID.training.epochs=1` changes one stage; other paths change the shared part. `model.revision` and
-`model.context` of the shared part are of the model that the chain begins with; its `output.push_to_hub` is for the last
-stage's model.
+`stages.ID.training.epochs=1` changes one stage; other paths change the shared part. Of the shared part
+`model.revision`, and a `model.context` without a length, are of the model that the chain begins with;
+`output.push_to_hub` is for the last stage's model.
 """
 
 

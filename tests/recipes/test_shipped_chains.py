@@ -18,9 +18,11 @@ def test_the_code_assistant_is_trained_stage_by_stage(model_folder: Path, tmp_pa
         tmp_path / "chain",
         "stages.sft.data.train.0.split=train[:16]",
     ]
-    for stage in ("cpt", "infill", "sft"):
+    for stage in ("cpt", "infill", "context", "sft"):
         words += [f"stages.{stage}.training.max_steps=2", f"stages.{stage}.evaluation.max_rows=2"]
-    for stage in ("cpt", "infill"):
+    # The model of the tests has 256 positions.
+    words += ["stages.context.model.context.length=512", "stages.context.data.max_length=512"]
+    for stage in ("cpt", "infill", "context"):
         words += [f"stages.{stage}.data.train.0.glob=json/*.py", f"stages.{stage}.data.eval.0.glob=json/*.py"]
         words += [f"stages.{stage}.data.{part}.0.split=train[:60%]" for part in ("train", "eval")]
     words += ["stages.infill.evaluation.max_new_tokens=4", "stages.sft.evaluation.max_new_tokens=4"]
@@ -29,10 +31,14 @@ def test_the_code_assistant_is_trained_stage_by_stage(model_folder: Path, tmp_pa
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     answer = json.loads(out.splitlines()[-1])
-    ids = ["cpt", "infill", "sft"]
+    ids = ["cpt", "infill", "context", "sft"]
     assert [(stage["id"], stage["status"]) for stage in answer["stages"]] == [(id, "trained") for id in ids]
-    assert [stage["run"]["steps"] for stage in answer["stages"]] == [2, 2, 2]
+    assert [stage["run"]["steps"] for stage in answer["stages"]] == [2, 2, 2, 2]
     measured = {(one["evaluated_on"], one["model"]): one["metrics"] for one in answer["comparison"]}
-    assert set(measured) == {(on, model) for on in ids for model in ("base", *ids)}
+    # Rows of the new length are none for the models before it; those after it have kept it.
+    long = {("context", model) for model in ("context", "sft")}
+    assert set(measured) == {(on, model) for on in ids if on != "context" for model in ("base", *ids)} | long
+    config = json.loads((Path(answer["model_folder"]) / "config.json").read_text())
+    assert config["max_position_embeddings"] == 512
     assert all(metrics["loss"] > 0 for metrics in measured.values())
     assert Path(answer["model_folder"], "README.md").exists()

@@ -77,6 +77,16 @@ def test_overrides_change_the_shared_part_or_one_stage(tmp_path: Path) -> None:
         chain_of(tmp_path, SHARED + STAGES, "stages.answers=3")
 
 
+@pytest.mark.parametrize(("context", "later"), [("{length: 4096}", 4096), ("{scaling: {name: yarn, factor: 4}}", None)])
+def test_a_length_holds_for_all_stages_and_a_factor_for_the_first(
+    tmp_path: Path, context: str, later: int | None
+) -> None:
+    chain = chain_of(tmp_path, SHARED.replace("revision: abc", f"context: {context}") + STAGES)
+    contexts = [stage.loaded.recipe.model.context for stage in chain.stages[:2]]
+    assert contexts[0] is not None
+    assert (None if contexts[1] is None else contexts[1].length) == later
+
+
 def test_the_hub_receives_the_last_model_alone(tmp_path: Path) -> None:
     shared = SHARED.replace("output: runs/code", "output: {folder: runs/code, push_to_hub: me/code}")
     chain = chain_of(tmp_path, shared + STAGES)
