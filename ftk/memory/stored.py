@@ -21,7 +21,7 @@ def matrix_bytes(num_weights: int, rows: int, stored: Stored) -> int:
     if stored.block is None:
         return packed + 4 * rows
     blocks = math.ceil(num_weights / stored.block)
-    table = 4 * 2 ** int(stored.bits)
+    table = 4 * (1 << int(stored.bits))
     if not stored.double:
         return packed + 4 * blocks + table
     return packed + blocks + 4 * math.ceil(blocks / NESTED_BLOCK) + 4 + 4 * 256 + table

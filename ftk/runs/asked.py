@@ -6,7 +6,7 @@ from typing import cast
 
 from ftk.core.errors import RecipeError
 from ftk.memory.gpus import find_gpu
-from ftk.memory.setup import STRATEGIES, Strategy
+from ftk.memory.setup import STRATEGIES
 from ftk.memory.units import parse_count
 from ftk.recipe.load import load_recipe
 from ftk.recipe.load_values import recipe_of
@@ -66,7 +66,12 @@ def ask(words: Sequence[str], flags: Flags) -> Question:
     else:
         alone = [] if any("batch_size=" in one or "batch_tokens=" in one for one in overrides) else list(_alone(flags))
         loaded = recipe_of({"model": str(flags.model), "data": _NO_DATA}, [*alone, *given])
-    strategy = cast(Strategy | None, flags.strategy if flags.strategy in STRATEGIES else None)
+    strategy = next((known for known in STRATEGIES if known == flags.strategy), None)
+    if strategy not in (None, "ddp") and loaded.recipe.parallel.processes in (1, "auto"):
+        raise RecipeError(
+            f"{strategy} spreads the model over processes, and there is one. Give --processes 2 or more",
+            place="--strategy",
+        )
     return question(loaded.recipe, device=cast(Device, flags.device), strategy=strategy, pace=_pace(flags))
 
 
