@@ -58,8 +58,9 @@ def multiplied(tape: Tape, x: Tensor, by: Matrix) -> Tensor:
     if by.stored is None:
         x = cast(tape, x, by.down.width)
     rank = by.down.numel // by.in_features
-    own = product(tape, product(tape, x, by.down, tokens * rank), by.up, tokens * by.out_features)
-    return add(tape, result, scale(tape, own))
+    numel = tokens * by.out_features
+    # Nested, so that what is between is freed as soon as it is in PEFT.
+    return add(tape, result, scale(tape, product(tape, product(tape, x, by.down, tokens * rank), by.up, numel)))
 
 
 def _base(tape: Tape, x: Tensor, by: Matrix, tokens: int) -> Tensor:
