@@ -46,7 +46,12 @@ def test_sizes_that_cannot_be_read_are_refused(text: str) -> None:
 
 
 def test_counts_read_as_people_write_them() -> None:
-    assert [parse_count(text, place="x") for text in ("13B", "350m", "32k", "7_000")] == [13 * B, 35 * 10**7, 32000, 7000]
+    assert [parse_count(text, place="x") for text in ("13B", "350m", "32k", "7_000")] == [
+        13 * B,
+        35 * 10**7,
+        32000,
+        7000,
+    ]
     with pytest.raises(RecipeError, match="does not say a number"):
         parse_count("13X", place="--params")
 

@@ -18,6 +18,7 @@ from ftk.models.settings import ModelSettings
 from ftk.runs.model_numbers import model_numbers
 from ftk.tuning.lora import Lora
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "model_architectures.json"
 TINY = {
     "hidden_size": 32,
