@@ -34,14 +34,14 @@ def inventory_of(model: Any) -> Inventory:
     embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
     head_weight = head.weight if head is not None else None
     fused = []
-    others = []
+    norms, others = [], []
     for name, parameter in model.named_parameters():
         if id(parameter) in seen or any(parameter is one for one in (*embeddings, head_weight)):
             continue
         if parameter.ndim == 3 and name.split(".")[-2] == "experts":
             fused.append(Fused(name, parameter.shape[0], parameter.shape[2], parameter.shape[1]))
         elif head is None or parameter is not getattr(head, "bias", None):
-            others.append(parameter.numel())
+            (norms if parameter.ndim == 1 else others).append(parameter.numel())
     return Inventory(
         linears=tuple(linears),
         fused=tuple(fused),
@@ -50,6 +50,7 @@ def inventory_of(model: Any) -> Inventory:
         if head is None
         else Linear("lm_head", head.weight.shape[1], head.weight.shape[0], getattr(head, "bias", None) is not None),
         tied=any(head_weight is one for one in embeddings),
+        norms=tuple(norms),
         others=tuple(others),
         inactive=_inactive(fused, model.config.get_text_config()),
     )

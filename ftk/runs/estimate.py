@@ -116,6 +116,7 @@ def estimate(asked: Question) -> Estimate:
         rule_of_thumb=_rule_of_thumb(asked, added),
         method="analytic",
         peak_moment=each.moment,
+        activations={"residual" if kind == "activations" else kind: size for kind, size in each.activations.items()},
         work=_work(asked, each.bytes.total),
         gpus=_gpus(asked, each.bytes.total),
         notes=_notes(asked),
@@ -199,7 +200,8 @@ def _adapter(recipe: Recipe) -> Adapter | None:
         return None
     named = (tuning.target_modules,) if isinstance(tuning.target_modules, str) else tuning.target_modules
     targets = None if tuning.target_modules == ALL_LINEAR else frozenset(named)
-    return Adapter(tuning.rank, targets, dropout=tuning.dropout > 0, decomposed=tuning.dora)
+    beside = frozenset(str(one) for one in tuning.also)
+    return Adapter(tuning.rank, targets, dropout=tuning.dropout > 0, decomposed=tuning.dora, beside=beside)
 
 
 def _stored(recipe: Recipe) -> Stored | None:
