@@ -7,9 +7,10 @@ head instead of the matrix of probabilities).
 
 from dataclasses import dataclass
 
+from ftk.memory.ledger import Storage
 from ftk.memory.operations import add, cast, copied, joined, multiply, part, pointwise_of_output, scale
 from ftk.memory.setup import Attention
-from ftk.memory.tape import Storage, Tape, Tensor
+from ftk.memory.tape import Tape, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,6 @@ class Heads:
     length: int
     num_heads: int
     num_kv_heads: int
-    head_dim: int
     kernel: Attention
     masked: bool
     """Whether a mask is given, beyond that no token sees what comes after it."""
