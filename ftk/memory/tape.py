@@ -59,11 +59,12 @@ Backward = Callable[[Storage], Sequence[Storage | None]]
 class Node:
     """One operation of the graph."""
 
-    __slots__ = ("backward", "frame", "inputs", "number", "saved", "slot")
+    __slots__ = ("backward", "frame", "inputs", "number", "pinned", "saved", "slot")
 
     def __init__(self, number: int, inputs: list["Node | Parameter | None"], backward: Backward) -> None:
         self.number, self.inputs, self.backward = number, inputs, backward
         self.saved: list[Storage | None] | None = None
+        self.pinned: list[Storage | None] | None = None
         self.frame: Frame | None = None
         self.slot = 0
 
@@ -135,6 +136,7 @@ class Tape:
         saved: Sequence[Tensor] = (),
         saves_out: bool = False,
         extra: int = 0,
+        pinned: Sequence[Tensor] = (),
         like: Tensor | None = None,
     ) -> Tensor:
         """One operation.
@@ -146,6 +148,7 @@ class Tape:
             saved: what is kept for the backward pass.
             saves_out: whether the output is kept too.
             extra: bytes that are kept besides, such as statistics.
+            pinned: what is kept in a way that activation checkpointing does not see, and therefore keeps.
             like: whose storage the output shares, where `out` is None.
         """
         node = None
@@ -154,6 +157,7 @@ class Tape:
             self._number += 1
             edges = [one.node if one.node is not None else one.parameter if one.needs_grad else None for one in inputs]
             node = Node(self._number, edges, backward)
+            node.pinned = [one.storage for one in pinned]
             if keeps and not saves_out and not extra and self._is_last():
                 self._keep(node, [one.storage for one in saved])
         if out is None:
@@ -241,8 +245,7 @@ class Tape:
         gradient = buffers.pop(id(node), None)
         if gradient is None:
             return iter([None] * len(node.inputs))
-        frame = node.frame
-        if frame is not None:
+        if (frame := node.frame) is not None:
             if frame.kept is None:
                 self._run_again(frame)
             assert frame.kept is not None
@@ -250,7 +253,7 @@ class Tape:
         self._kept = node.saved
         found = list(node.backward(gradient))
         self._kept = None
-        node.saved, node.frame = None, None
+        node.saved, node.frame, node.pinned = None, None, None
         return _given_away(found)
 
 
