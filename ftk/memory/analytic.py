@@ -148,13 +148,14 @@ def _forward(tape: Tape, model: Model, architecture: Architecture, setup: Setup)
         ledger.moment = "the forward pass"
         x = _embedded(tape, model.embedding, architecture, setup)
         positions = _positions(tape, architecture, setup, x.width)
-        mask = _mask(tape, setup)
+        positions += _masks(tape, architecture, setup)
         for number, layer in enumerate(model.layers):
             ledger.moment = f"the forward pass of layer {number + 1} of {architecture.num_layers}"
-            run = forward_of(tape, architecture, layer, setup, positions)
+            masked = setup.packed or (number < architecture.num_sliding_layers and _is_cut(architecture, setup))
+            run = forward_of(tape, architecture, layer, setup, positions, masked=masked)
             x = tape.checkpoint(run, x) if setup.checkpointing else run(x)
         x = normed(tape, x, model.final_norm, kind=architecture.norm)
-        del positions, mask
+        del positions, run
         ledger.moment = "the output head"
         with tape.counted_as("logits"):
             hidden = _scored_states(tape, x, setup, architecture.hidden)
@@ -178,12 +179,25 @@ def _positions(tape: Tape, architecture: Architecture, setup: Setup, width: int)
     return cos, sin
 
 
-def _mask(tape: Tape, setup: Setup) -> Storage | None:
-    """Which token sees which: yes or no for SDPA where a row holds several documents, a number for the eager kernel."""
-    pairs = setup.rows * setup.length**2
+def _masks(tape: Tape, architecture: Architecture, setup: Setup) -> tuple[Tensor, ...]:
+    """Which token sees which: a number for the eager kernel; yes or no for SDPA, where order alone does not tell.
+
+    A model whose layers look back differently far has one of each kind.
+    """
+    pairs, width = setup.rows * setup.length**2, setup.compute_bytes if setup.attention == "eager" else 1
+    is_mixed = 0 < architecture.num_sliding_layers < architecture.num_layers
+    count = 0
     if setup.attention == "eager":
-        return tape.new(pairs * setup.compute_bytes)
-    return tape.new(pairs) if setup.packed and setup.attention == "sdpa" else None
+        count = 2 if is_mixed else 1
+    elif setup.attention == "sdpa":
+        is_cut = _is_cut(architecture, setup)
+        count = int(setup.packed and (is_mixed or not is_cut)) + int(is_cut)
+    return tuple(Tensor(tape.new(pairs * width), pairs, width) for _ in range(count))
+
+
+def _is_cut(architecture: Architecture, setup: Setup) -> bool:
+    """Whether rows are longer than a window."""
+    return architecture.sliding_window is not None and setup.length > architecture.sliding_window
 
 
 def _scored_states(tape: Tape, x: Tensor, setup: Setup, width: int) -> Tensor:

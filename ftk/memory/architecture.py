@@ -74,6 +74,8 @@ class Architecture:
     activation: Literal["silu", "gelu"] = "silu"
     rotary_share: float = 1.0
     """Part of each head that is turned by its position."""
+    rotary_joined: bool = False
+    """Whether queries and keys are joined of that part and the rest, even where there is none."""
     num_experts: int = 0
     """0 in a dense model."""
     experts_per_token: int = 0
@@ -163,7 +165,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "activation": "gelu",
         "embedding_scaled": True,
     },
-    "phi3": {"qkv_name": "qkv_proj", "mlp_names": ("gate_up_proj", "down_proj")},
+    "phi3": {"rotary_joined": True, "qkv_name": "qkv_proj", "mlp_names": ("gate_up_proj", "down_proj")},
     "gpt_neox": {
         "norm": "layer",
         "norms": "parallel",
@@ -177,6 +179,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "mlp_names": ("dense_h_to_4h", "dense_4h_to_h"),
         "activation": "gelu",
         "rotary_share": 0.25,
+        "rotary_joined": True,
     },
 }
 """What the families have that their configurations do not say.

@@ -41,12 +41,12 @@ def attend(tape: Tape, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
     return _fused(tape, q, k, v, heads)
 
 
-def turned(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, *, share: float) -> Tensor:
+def turned(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, *, share: float, is_joined: bool) -> Tensor:
     """Queries or keys turned by their positions (`apply_rotary_pos_emb`), a part of each head where `share` is below 1.
 
     Cosines and sines are kept, since they take no gradient themselves; queries and keys are not.
     """
-    if share < 1:
+    if is_joined:
         moved = int(x.numel * share)
         rotated, rest = part(tape, x, moved), part(tape, x, x.numel - moved)
         return joined(tape, [_turned(tape, rotated, cos, sin), rest])
