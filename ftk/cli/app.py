@@ -26,6 +26,7 @@ Function = Callable[..., Mapping[str, object] | None]
 
 COMMANDS: dict[str, str] = {
     "train": "Train a model as a recipe says, and measure it before and after.",
+    "estimate-memory": "Tell what a run will take, before anything is loaded or rented.",
     "eval": "Measure a model, an adapter or a run on held-out rows.",
     "merge": "Fold adapters into their base, or merge models into one.",
     "extract": "Take a LoRA out of a base and a model tuned from it.",
@@ -75,8 +76,8 @@ def _application(chosen: str | None) -> typer.Typer:
     app.callback()(_root)
     for name, line in COMMANDS.items():
         if name != chosen:
-            # Never called: only its name and line are shown.
-            app.command(name, help=line)(_not_loaded)
+            # Never called: only its name and line are shown, which as help alone would be cut.
+            app.command(name, help=line, short_help=line)(_not_loaded)
         elif _is_group(name):
             group = _plain_typer(help=line)
             group.callback()(_group)
@@ -96,7 +97,7 @@ def _plain_typer(*, help: str) -> typer.Typer:
 
 
 def _module(name: str) -> dict[str, Any]:
-    return vars(importlib.import_module(f"ftk.cli.{name}"))
+    return vars(importlib.import_module(f"ftk.cli.{name.replace('-', '_')}"))
 
 
 def _is_group(name: str) -> bool:
