@@ -53,6 +53,15 @@ def _precision(recipe: Recipe) -> Iterator[Violation]:
         )
 
 
+def _optimizer(recipe: Recipe) -> Iterator[Violation]:
+    if recipe.training.optimizer.name == "adamw_8bit" and recipe.parallel.strategy == "fsdp":
+        yield (
+            "training.optimizer",
+            "training.optimizer: adamw_8bit and parallel.strategy: fsdp do not go together: states share constants in "
+            "blocks, which shards would cut. Use adamw, whose states fsdp shards, or strategy: ddp",
+        )
+
+
 def _length(recipe: Recipe) -> Iterator[Violation]:
     tokens, longest = recipe.training.batch_tokens, recipe.data.max_length
     if tokens is not None and longest is not None and tokens < longest:
@@ -163,6 +172,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Violation]:
 _RULES: tuple[Callable[[Recipe], Iterator[Violation]], ...] = (
     _quantization,
     _precision,
+    _optimizer,
     _length,
     _weights,
     _pairs,

@@ -113,6 +113,7 @@ def _train(
             step.rehearse,
             batches.worst_batch,
             optimizer=optimizer,
+            state_bytes=training.optimizer.state_bytes,
             accelerator=accelerator,
             rows_per_step=batches.rows_per_step,
             longest_row=batches.longest_row,
