@@ -24,6 +24,7 @@ Function = Callable[..., Mapping[str, object] | None]
 
 COMMANDS: dict[str, str] = {
     "train": "Train a model as a recipe says, and measure it before and after.",
+    "estimate-memory": "Tell what a run will take, before anything is loaded or rented.",
     "eval": "Measure a model, an adapter or a run on held-out rows.",
     "merge": "Fold adapters into their base, or merge models into one.",
     "extract": "Take a LoRA out of a base and a model tuned from it.",
@@ -92,7 +93,7 @@ def _plain_typer(*, help: str) -> typer.Typer:
 
 
 def _module(name: str) -> dict[str, Any]:
-    return vars(importlib.import_module(f"ftk.cli.{name}"))
+    return vars(importlib.import_module(f"ftk.cli.{name.replace('-', '_')}"))
 
 
 def _is_group(name: str) -> bool:

@@ -3,7 +3,7 @@
 Source: Dettmers et al. 2022 (arXiv:2208.07339), section 3.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +13,10 @@ from ftk.core.config import Section
 
 class Int8(Section):
     """Frozen weights in eight bits beneath LoRA: half the memory of bf16, closer to it than four bits."""
+
+    weight_bits: ClassVar[float] = 8.0
+    block: ClassVar[int | None] = None
+    """Weights that share a constant; None where each row of a matrix has one."""
 
     name: Literal["int8"] = "int8"
     """`int8`: LLM.int8()."""

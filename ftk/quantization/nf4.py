@@ -3,7 +3,7 @@
 Source: Dettmers et al. 2023 (arXiv:2305.14314), section 3.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -12,6 +12,10 @@ from ftk.core.config import Section
 
 class Nf4(Section):
     """Frozen weights in four bits, with which LoRA becomes QLoRA: a quarter of the memory of bf16."""
+
+    weight_bits: ClassVar[float] = 4.0
+    block: ClassVar[int | None] = 64
+    """Weights that share a constant."""
 
     name: Literal["nf4"] = "nf4"
     """`nf4`: four-bit NormalFloat in blocks of 64."""

@@ -79,6 +79,28 @@ def load_recipe(
     problems: list[Problem] = []
     shape = root_shape(Recipe)
     written = _read(Path(path), path, shape, variables, problems, extended_by=())
+    return _loaded(written, path, overrides, shape, variables, problems)
+
+
+def recipe_of(values: Mapping[str, str], overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """A recipe without a file: values by section, each the plain word that stands for it, with overrides on top.
+
+    Raises:
+        RecipeError: anything in it is wrong; every violation names its override.
+    """
+    written = Written({section: Written(word, f"--{section}", text=word) for section, word in values.items()}, "flags")
+    shape = root_shape(Recipe)
+    return _loaded(shape.expanded(written), "flags", overrides, shape, os.environ, [])
+
+
+def _loaded(
+    written: Written,
+    name: str,
+    overrides: Sequence[str],
+    shape: Shape,
+    variables: Mapping[str, str],
+    problems: list[Problem],
+) -> LoadedRecipe:
     for override in overrides:
         written = overridden(written, override, shape, environment=variables, problems=problems)
     written = shape.expanded(written)
@@ -91,7 +113,7 @@ def load_recipe(
         problems += [Problem(place_of(_keys(at), written), message) for at, message in violations(recipe)]
     if problems or recipe is None:
         raise listed(problems)
-    return LoadedRecipe(recipe, path, written)
+    return LoadedRecipe(recipe, name, written)
 
 
 def _read(

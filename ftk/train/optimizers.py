@@ -55,6 +55,10 @@ class AdamW(Section):
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the root of the second mean; larger values damp rarely trained weights."""
 
+    def state_bytes(self, num_weights: int) -> int:
+        """Bytes that are kept for one parameter of so many weights: two float32 means."""
+        return 8 * num_weights
+
     def build(
         self, named_parameters: NamedParameters, *, learning_rate: float, weight_decay: float
     ) -> torch.optim.Optimizer:
@@ -138,6 +142,10 @@ class Sgd(Section):
     """`sgd`: little memory, but a much larger learning rate and more care."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the last update that goes into the next; 0.9 is customary, 0 keeps no state."""
+
+    def state_bytes(self, num_weights: int) -> int:
+        """Bytes that are kept for one parameter of so many weights: the last update in float32, with momentum."""
+        return 4 * num_weights if self.momentum else 0
 
     def build(
         self, named_parameters: NamedParameters, *, learning_rate: float, weight_decay: float

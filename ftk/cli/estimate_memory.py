@@ -1,0 +1,55 @@
+"""`ftk estimate-memory`."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+
+def command(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE] [OVERRIDES]...", help="A recipe file, and values to change as path=value."),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Hub id, folder or config.json of the model.")] = None,
+    params: Annotated[str | None, typer.Option("--params", help="A bare number of parameters, such as 13B.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="bf16, fp16 or fp32: how it is computed.")] = None,
+    batch_size: Annotated[str | None, typer.Option("--batch-size", help="Rows a forward pass on a device.")] = None,
+    sequence_length: Annotated[str | None, typer.Option("--sequence-length", help="Tokens of a row.")] = None,
+    tuning: Annotated[str | None, typer.Option("--tuning", help="full, lora or qlora.")] = None,
+    quantization: Annotated[str | None, typer.Option("--quantization", help="nf4, int8 or none.")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="adamw, sgd or momentum.")] = None,
+    checkpointing: Annotated[
+        bool | None, typer.Option("--checkpointing/--no-checkpointing", help="Recompute activations.")
+    ] = None,
+    processes: Annotated[str | None, typer.Option("--processes", help="Number of devices.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help="ddp, zero1, zero2, zero3, fsdp or fsdp_offload.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cuda or cpu.")] = "cuda",
+) -> Mapping[str, object] | None:
+    """Tell what a run will take, before anything is loaded or rented.
+
+    Of a recipe, of --model with flags, or of a bare number of --params. Only configurations are read.
+    """
+    from ftk.runs.asked import Flags, ask
+    from ftk.runs.estimate import estimate
+    from ftk.runs.estimate_shown import print_estimate
+
+    flags = Flags(
+        model=model,
+        dtype=dtype,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        tuning=tuning,
+        quantization=quantization,
+        optimizer=optimizer,
+        checkpointing=checkpointing,
+        processes=processes,
+        strategy=strategy,
+        device=device,
+    )
+    asked = ask(tuple(words or ()), flags)
+    answer = estimate(asked)
+    print_estimate(asked, answer)
+    return answer.as_json()

@@ -1,0 +1,54 @@
+"""Bytes of weights as they are stored: plain numbers, or a quantized format with its constants."""
+
+import math
+
+from ftk.memory.parameters import Inventory
+from ftk.memory.setup import Adapter, Stored
+
+NESTED_BLOCK = 256
+"""Constants that share a constant of their own, where they are quantized too (bitsandbytes, `quantize_4bit`)."""
+
+
+def matrix_bytes(num_weights: int, rows: int, stored: Stored) -> int:
+    """Bytes of one matrix with its constants.
+
+    A row-wise format has a float32 constant a row. A block-wise one has a float32 constant a block; where these are
+    quantized too, a byte a block, a float32 for each 256 of these, their mean, and the two tables of values.
+
+    Source: Dettmers et al. 2023 (arXiv:2305.14314), section 3; layout as in bitsandbytes, `functional.py`.
+    """
+    packed = math.ceil(num_weights * stored.bits / 8)
+    if stored.block is None:
+        return packed + 4 * rows
+    blocks = math.ceil(num_weights / stored.block)
+    table = 4 * 2 ** int(stored.bits)
+    if not stored.double:
+        return packed + 4 * blocks + table
+    return packed + blocks + 4 * math.ceil(blocks / NESTED_BLOCK) + 4 + 4 * 256 + table
+
+
+def weights_bytes(weights: Inventory, *, number_bytes: int, stored: Stored | None) -> int:
+    """Bytes of all weights. Embeddings, norms, biases, experts and the head are never quantized.
+
+    Experts of a layer are one parameter with three axes, which bitsandbytes passes over.
+    """
+    if stored is None:
+        return weights.total * number_bytes
+    matrices = sum(linear.num_weights for linear in weights.linears)
+    packed = sum(matrix_bytes(linear.num_weights, linear.out_features, stored) for linear in weights.linears)
+    return packed + (weights.total - matrices) * number_bytes
+
+
+def adapter_weights(weights: Inventory, adapter: Adapter) -> int:
+    """Weights of low-rank updates: rank * (in + out) for each matrix that has one, for each expert.
+
+    Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1; a magnitude a row for DoRA (arXiv:2402.09353).
+    """
+    linears = [*weights.linears, *([weights.head] if weights.head and adapter.targets else [])]
+    adapted = [linear for linear in linears if adapter.adapts(linear.name)]
+    thin = sum(adapter.rank * (linear.in_features + linear.out_features) for linear in adapted)
+    if adapter.decomposed:
+        thin += sum(linear.out_features for linear in adapted)
+    if adapter.targets is None:
+        thin += sum(adapter.rank * one.num_experts * (one.in_features + one.out_features) for one in weights.fused)
+    return thin

@@ -1,0 +1,133 @@
+"""What `ftk estimate-memory` was asked: a recipe with overrides, or a model with flags, as one question."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from ftk.core.errors import RecipeError
+from ftk.memory.setup import STRATEGIES, Strategy
+from ftk.memory.units import parse_count
+from ftk.recipe.load import load_recipe, recipe_of
+from ftk.runs.estimate import Device, Question, question
+
+DTYPES = {
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+    "fp16": "fp16",
+    "float16": "fp16",
+    "half": "fp16",
+    "fp32": "fp32",
+    "float32": "fp32",
+}
+OPTIMIZERS = {"adamw": "adamw", "adam": "adamw", "sgd": "sgd", "momentum": "{name: sgd, momentum: 0.9}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The flags as they were given."""
+
+    model: str | None = None
+    dtype: str | None = None
+    batch_size: str | None = None
+    sequence_length: str | None = None
+    tuning: str | None = None
+    quantization: str | None = None
+    optimizer: str | None = None
+    checkpointing: bool | None = None
+    processes: str | None = None
+    strategy: str | None = None
+    device: str = "cuda"
+
+
+def ask(words: Sequence[str], flags: Flags) -> Question:
+    """The question that words and flags stand for. Flags are overrides; overrides that were written out win.
+
+    Raises:
+        FtkError: anything in them is wrong or contradicts the rest.
+    """
+    recipe, overrides = _split(words)
+    if recipe is None and flags.model is None:
+        raise RecipeError(
+            "nothing to estimate: give a recipe file, --model with a hub id, a folder or a config.json, or --params "
+            "with a number such as 13B"
+        )
+    if flags.device not in ("cuda", "cpu"):
+        raise RecipeError(f"{flags.device} is no device. Expected cuda or cpu", place="--device")
+    given = [*_overrides(flags), *overrides]
+    if recipe is not None:
+        model = [f"model.id={flags.model}"] if flags.model else []
+        loaded = load_recipe(recipe, [*model, *given])
+    else:
+        alone = [] if any("batch_size=" in one or "batch_tokens=" in one for one in overrides) else list(_alone(flags))
+        loaded = recipe_of({"model": str(flags.model), "data": _NO_DATA}, [*alone, *given])
+    strategy = cast(Strategy | None, flags.strategy if flags.strategy in STRATEGIES else None)
+    return question(loaded.recipe, device=cast(Device, flags.device), strategy=strategy)
+
+
+_NO_DATA = "ftk://orders/train"
+"""A recipe must name data; an estimate of a model does not read any."""
+
+
+def _split(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    recipe = words[0] if words and "=" not in words[0] else None
+    overrides = list(words[1:] if recipe is not None else words)
+    return recipe, overrides
+
+
+def _overrides(flags: Flags) -> Iterator[str]:
+    if flags.dtype is not None:
+        yield f"training.precision={_one_of(flags.dtype, DTYPES, '--dtype')}"
+    if flags.batch_size is not None:
+        yield f"training.micro_batch_size={_whole(flags.batch_size, '--batch-size')}"
+    if flags.sequence_length is not None:
+        yield f"data.max_length={_whole(flags.sequence_length, '--sequence-length')}"
+    yield from _tuning(flags)
+    if flags.optimizer is not None:
+        known = OPTIMIZERS.get(flags.optimizer.lower(), flags.optimizer)
+        yield f"training.optimizer={known}"
+    if flags.checkpointing is not None:
+        yield f"training.activation_checkpointing={str(flags.checkpointing).lower()}"
+    if flags.processes is not None:
+        yield f"parallel.processes={_whole(flags.processes, '--processes')}"
+    if flags.strategy is not None:
+        known = _one_of(flags.strategy, {one: one for one in STRATEGIES}, "--strategy")
+        if known in ("ddp", "fsdp"):
+            yield f"parallel.strategy={known}"
+
+
+def _tuning(flags: Flags) -> Iterator[str]:
+    quantization = flags.quantization
+    if flags.tuning == "qlora":
+        if quantization in ("none", "null"):
+            raise RecipeError(
+                "qlora is LoRA beneath which weights are quantized, and --quantization none leaves them plain. "
+                "Give --tuning lora, or --quantization nf4",
+                place="--tuning",
+            )
+        yield "tuning=lora"
+        yield f"quantization={quantization or 'nf4'}"
+        return
+    if flags.tuning is not None:
+        yield f"tuning={flags.tuning}"
+    if quantization is not None:
+        yield f"quantization={'null' if quantization == 'none' else quantization}"
+
+
+def _alone(flags: Flags) -> Iterator[str]:
+    """A model by itself takes one micro-batch a step."""
+    rows = _whole(flags.batch_size or "1", "--batch-size")
+    processes = _whole(flags.processes or "1", "--processes")
+    yield f"training.micro_batch_size={rows}"
+    yield f"training.batch_size={rows * processes}"
+    yield f"parallel.processes={processes}"
+
+
+def _whole(text: str, place: str) -> int:
+    return parse_count(text, place=place)
+
+
+def _one_of(text: str, known: dict[str, str], place: str) -> str:
+    found = known.get(text.lower())
+    if found is None:
+        raise RecipeError(f"{text!r} is not known. Expected one of {', '.join(known)}", place=place)
+    return found

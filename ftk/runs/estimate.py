@@ -1,0 +1,195 @@
+"""`ftk estimate-memory`: what a recipe will take, from configuration alone."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ftk.core.errors import RecipeError
+from ftk.memory.analytic import training_peak
+from ftk.memory.estimate import Estimate, Inference, PerDevice
+from ftk.memory.kv_cache import kv_cache_bytes
+from ftk.memory.rule_of_thumb import rule_of_thumb
+from ftk.memory.setup import STRATEGIES, Adapter, Attention, Setup, Stored, Strategy
+from ftk.memory.stored import adapter_weights, weights_bytes
+from ftk.quantization.int8 import Int8
+from ftk.quantization.nf4 import Nf4
+from ftk.recipe.schema import Recipe
+from ftk.runs.model_numbers import ModelNumbers, model_numbers
+from ftk.train.optimizers import Sgd
+from ftk.tuning.lora import ALL_LINEAR, Lora
+
+DEFAULT_LENGTH = 2048
+"""Tokens of a row where nothing is said, as `data.max_length` has it."""
+Device = Literal["cuda", "cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A recipe, on what it shall run."""
+
+    recipe: Recipe
+    numbers: ModelNumbers
+    setup: Setup
+
+
+def question(
+    recipe: Recipe,
+    *,
+    device: Device = "cuda",
+    device_bytes: int | None = None,
+    strategy: Strategy | None = None,
+) -> Question:
+    """The plain numbers of the step that a recipe makes.
+
+    Args:
+        recipe: what would be trained.
+        device: on what kind of device.
+        device_bytes: its memory, on which the size of the loss's chunks depends; None where it is not known.
+        strategy: another way to spread the model than the recipe's, ZeRO's stages among them.
+
+    Raises:
+        ModelError: the model's configuration cannot be had or used.
+        RecipeError: rows longer than the model's positions, or a strategy that needs more processes.
+    """
+    numbers = model_numbers(recipe.model)
+    training = recipe.training
+    precision = training.precision if training.precision != "auto" else ("bf16" if device == "cuda" else "fp32")
+    compute = 4 if precision == "fp32" else 2
+    processes = 1 if recipe.parallel.processes == "auto" else recipe.parallel.processes
+    rows = 1 if training.micro_batch_size == "auto" else training.micro_batch_size
+    length = _length(recipe, numbers)
+    setup = Setup(
+        rows=rows,
+        length=length,
+        scored=rows * (length - 1),
+        packed=recipe.data.packing,
+        device=device,
+        device_bytes=device_bytes,
+        compute_bytes=compute,
+        frozen_bytes=_frozen_bytes(recipe, compute),
+        adapter=_adapter(recipe),
+        stored=_stored(recipe),
+        state_bytes=training.optimizer.state_bytes,
+        checkpointing=training.activation_checkpointing,
+        accumulates=training.batch_tokens is not None or training.batch_size > rows * processes,
+        attention=_attention(recipe, numbers, device),
+        processes=processes,
+        strategy=_strategy(strategy or recipe.parallel.strategy, processes),
+    )
+    return Question(recipe, numbers, setup)
+
+
+def estimate(asked: Question) -> Estimate:
+    """The analytic answer."""
+    numbers, setup = asked.numbers, asked.setup
+    weights, architecture = numbers.weights, numbers.architecture
+    added = adapter_weights(weights, setup.adapter) if setup.adapter else 0
+    training, moment = training_peak(architecture, weights, replace(setup, processes=1, strategy="ddp"))
+    each, moment = (training, moment) if setup.processes == 1 else training_peak(architecture, weights, setup)
+    return Estimate(
+        parameters=weights.total + added,
+        trainable_parameters=added if setup.adapter else weights.total,
+        active_parameters=weights.active + added,
+        inference=_inference(asked),
+        training=training,
+        per_device=PerDevice(setup.processes, setup.strategy, each),
+        rule_of_thumb=_rule_of_thumb(asked, added),
+        method="analytic",
+        peak_moment=moment,
+        notes=_notes(asked),
+    )
+
+
+def _inference(asked: Question) -> Inference:
+    setup, architecture = asked.setup, asked.numbers.architecture
+    added = adapter_weights(asked.numbers.weights, setup.adapter) if setup.adapter and setup.stored else 0
+    width = setup.compute_bytes
+    weights = weights_bytes(asked.numbers.weights, number_bytes=width, stored=setup.stored) + 4 * added
+    cache = kv_cache_bytes(architecture, rows=1, length=setup.length, number_bytes=width)
+    step = 4 * architecture.vocabulary + width * (4 * architecture.hidden + 3 * architecture.intermediate)
+    return Inference(weights, cache, weights + cache + step)
+
+
+def _rule_of_thumb(asked: Question, added: int) -> dict[str, Any]:
+    setup, weights = asked.setup, asked.numbers.weights
+    optimizer = asked.recipe.training.optimizer
+    states = (1 if optimizer.momentum else 0) if isinstance(optimizer, Sgd) else 2
+    bits = setup.stored.bits if setup.stored else 8 * setup.compute_bytes
+    trained = added if setup.adapter else weights.total
+    return rule_of_thumb(weights.total, trained, weight_bytes=bits / 8, states=states)
+
+
+def _length(recipe: Recipe, numbers: ModelNumbers) -> int:
+    asked, positions = recipe.data.max_length, numbers.architecture.positions
+    if asked is None:
+        return min(DEFAULT_LENGTH, positions or DEFAULT_LENGTH)
+    if positions is not None and asked > positions:
+        raise RecipeError(
+            f"{asked} tokens are more than the {positions} positions that {numbers.name} has. Set it to {positions} or "
+            "less",
+            place="data.max_length",
+        )
+    return asked
+
+
+def _frozen_bytes(recipe: Recipe, compute: int) -> int:
+    if recipe.tuning.name == "full":
+        return 4
+    return {"auto": compute, "float32": 4, "bfloat16": 2, "float16": 2}[recipe.model.dtype]
+
+
+def _adapter(recipe: Recipe) -> Adapter | None:
+    tuning = recipe.tuning
+    if not isinstance(tuning, Lora):
+        return None
+    named = (tuning.target_modules,) if isinstance(tuning.target_modules, str) else tuning.target_modules
+    targets = None if tuning.target_modules == ALL_LINEAR else frozenset(named)
+    return Adapter(tuning.rank, targets, dropout=tuning.dropout > 0, decomposed=tuning.dora)
+
+
+def _stored(recipe: Recipe) -> Stored | None:
+    match recipe.quantization:
+        case None:
+            return None
+        case Nf4() as nf4:
+            return Stored(nf4.name, nf4.weight_bits, nf4.block, nf4.double)
+        case Int8() as int8:
+            return Stored(int8.name, int8.weight_bits, int8.block)
+
+
+def _attention(recipe: Recipe, numbers: ModelNumbers, device: Device) -> Attention:
+    asked = recipe.model.attention
+    if asked.startswith("flash"):
+        return "flash"
+    # Soft caps within attention are known to the eager kernel alone.
+    if asked == "eager" or (asked == "auto" and numbers.architecture.attention_soft_cap is not None):
+        return "eager"
+    return "sdpa"
+
+
+def _strategy(asked: str, processes: int) -> Strategy:
+    found = next((known for known in STRATEGIES if known == asked), None)
+    if found is None:
+        raise RecipeError(f"{asked} is no strategy. There are {', '.join(STRATEGIES)}", place="--strategy")
+    if processes == 1 and found not in ("ddp", "fsdp"):
+        raise RecipeError(
+            f"{found} spreads the model over processes, and there is one. Give --processes 2 or more",
+            place="--strategy",
+        )
+    return found
+
+
+def _notes(asked: Question) -> tuple[str, ...]:
+    recipe, setup = asked.recipe, asked.setup
+    notes = []
+    if recipe.training.micro_batch_size == "auto":
+        notes.append("micro_batch_size: auto takes what fits; the figures are for one row at a time")
+    if recipe.parallel.processes == "auto":
+        notes.append("processes: auto takes the GPUs that are there; the figures are for one process")
+    if setup.device == "cuda":
+        notes.append("figures are for a GPU; ask with --device cpu for a CPU")
+    if not asked.numbers.is_known:
+        notes.append(
+            f"{asked.numbers.architecture.model_type} is not in the table of families: weights are counted exactly, "
+            "activations are those of a plain decoder of its size"
+        )
+    return tuple(notes)
