@@ -69,10 +69,6 @@ class AdamW(Section):
             groups, lr=learning_rate, betas=self.betas, eps=self.epsilon, fused=devices <= FUSED_DEVICES or None
         )
 
-    def state_bytes(self, num_weights: int) -> int:
-        """Bytes that are kept for one trained tensor from the first step on: both means, and the count of steps."""
-        return 2 * 4 * num_weights + 4
-
 
 class AdamW8bit(Section):
     """AdamW with its two states in eight bits, a constant for each block of 256; a quarter of their memory.
@@ -86,6 +82,16 @@ class AdamW8bit(Section):
     """Decay of the running means of the gradient and of its square. A second one of 0.95 forgets bursts sooner."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the root of the second mean; larger values damp rarely trained weights."""
+
+    def state_bytes(self, num_weights: int) -> int:
+        """Bytes that are kept for one parameter of so many weights: two a weight, two float32 constants a block.
+
+        Of fewer than 4,096 weights the states are float32. What the codes mean is one table of 2 KiB for all
+        parameters together, which is left out.
+        """
+        if num_weights < STATES_IN_32_BITS_BELOW:
+            return 2 * 4 * num_weights
+        return 2 * num_weights + 2 * 4 * -(-num_weights // BLOCK)
 
     def build(
         self, named_parameters: NamedParameters, *, learning_rate: float, weight_decay: float
@@ -101,16 +107,6 @@ class AdamW8bit(Section):
             min_8bit_size=STATES_IN_32_BITS_BELOW,
         )
         return built
-
-    def state_bytes(self, num_weights: int) -> int:
-        """Bytes that are kept for one trained tensor: two a weight, and two constants of float32 a block.
-
-        Tensors of fewer than 4,096 weights keep float32 states, eight bytes a weight. What the codes of the states
-        mean is one table of 2 KiB for all tensors together, which is left out.
-        """
-        if num_weights < STATES_IN_32_BITS_BELOW:
-            return 2 * 4 * num_weights
-        return 2 * num_weights + 2 * 4 * -(-num_weights // BLOCK)
 
     def check_device(self, device: torch.device) -> None:
         """Find out, by one update of one tensor, that bitsandbytes computes such states on a device.
@@ -153,10 +149,6 @@ class Sgd(Section):
         """The optimizer over the parameters that are trained. Weight decay is added to the gradient."""
         groups = decay_groups(named_parameters, weight_decay=weight_decay)
         return torch.optim.SGD(groups, lr=learning_rate, momentum=self.momentum)
-
-    def state_bytes(self, num_weights: int) -> int:
-        """Bytes that are kept for one trained tensor: one state with momentum, none without."""
-        return 4 * num_weights if self.momentum else 0
 
 
 Optimizer = Annotated[AdamW | AdamW8bit | Sgd, ByName(default="adamw")]

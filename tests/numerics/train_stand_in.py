@@ -299,7 +299,9 @@ def train(
     )
     accelerator = join_group(training.precision)
     seed_everything(seed)
-    model = (llama(tuning) if tuning else StandIn(width=width, dropout=dropout)).to(torch.float64 if double else torch.float32)
+    model = (llama(tuning) if tuning else StandIn(width=width, dropout=dropout)).to(
+        torch.float64 if double else torch.float32
+    )
     if frozen:
         model.embed_tokens.requires_grad_(False)
     model = spread(model, accelerator, strategy=strategy)
