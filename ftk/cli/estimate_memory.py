@@ -27,11 +27,17 @@ def command(
         str | None, typer.Option("--strategy", help="ddp, zero1, zero2, zero3, fsdp or fsdp_offload.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cuda or cpu.")] = "cuda",
+    fit: Annotated[str | None, typer.Option("--fit", help="Find what makes it fit into so much, such as 24GB.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="The same for a GPU, such as 'RTX 4090'.")] = None,
+    write: Annotated[
+        str | None, typer.Option("--write", help="A new recipe, with the least harmful changes that fit.")
+    ] = None,
 ) -> Mapping[str, object] | None:
     """Tell what a run will take, before anything is loaded or rented.
 
     Of a recipe, of --model with flags, or of a bare number of --params. Only configurations are read.
     """
+    from ftk.runs.advising.advise import FitRequest, advise
     from ftk.runs.asked import Flags, ask
     from ftk.runs.estimate import estimate
     from ftk.runs.estimate_shown import print_estimate
@@ -49,6 +55,9 @@ def command(
         strategy=strategy,
         device=device,
     )
+    request = FitRequest(fit, gpu, write)
+    if request.is_asked:
+        return advise(tuple(words or ()), flags, request)
     asked = ask(tuple(words or ()), flags)
     answer = estimate(asked)
     print_estimate(asked, answer)

@@ -7,7 +7,7 @@ from typing import cast
 from ftk.core.errors import RecipeError
 from ftk.memory.setup import STRATEGIES, Strategy
 from ftk.memory.units import parse_count
-from ftk.recipe.load import load_recipe, recipe_of
+from ftk.recipe.load import LoadedRecipe, load_recipe, recipe_of
 from ftk.runs.estimate import Device, Question, question
 
 DTYPES = {
@@ -45,7 +45,18 @@ def ask(words: Sequence[str], flags: Flags) -> Question:
     Raises:
         FtkError: anything in them is wrong or contradicts the rest.
     """
-    recipe, overrides = _split(words)
+    loaded = recipe_asked(words, flags)
+    strategy = cast(Strategy | None, flags.strategy if flags.strategy in STRATEGIES else None)
+    return question(loaded.recipe, device=cast(Device, flags.device), strategy=strategy)
+
+
+def recipe_asked(words: Sequence[str], flags: Flags) -> LoadedRecipe:
+    """The recipe that words and flags stand for.
+
+    Raises:
+        RecipeError: anything in them is wrong or contradicts the rest.
+    """
+    recipe, overrides = split(words)
     if recipe is None and flags.model is None:
         raise RecipeError(
             "nothing to estimate: give a recipe file, --model with a hub id, a folder or a config.json, or --params "
@@ -56,19 +67,17 @@ def ask(words: Sequence[str], flags: Flags) -> Question:
     given = [*_overrides(flags), *overrides]
     if recipe is not None:
         model = [f"model.id={flags.model}"] if flags.model else []
-        loaded = load_recipe(recipe, [*model, *given])
-    else:
-        alone = [] if any("batch_size=" in one or "batch_tokens=" in one for one in overrides) else list(_alone(flags))
-        loaded = recipe_of({"model": str(flags.model), "data": _NO_DATA}, [*alone, *given])
-    strategy = cast(Strategy | None, flags.strategy if flags.strategy in STRATEGIES else None)
-    return question(loaded.recipe, device=cast(Device, flags.device), strategy=strategy)
+        return load_recipe(recipe, [*model, *given])
+    alone = [] if any("batch_size=" in one or "batch_tokens=" in one for one in overrides) else list(_alone(flags))
+    return recipe_of({"model": str(flags.model), "data": _NO_DATA}, [*alone, *given])
 
 
 _NO_DATA = "ftk://orders/train"
 """A recipe must name data; an estimate of a model does not read any."""
 
 
-def _split(words: Sequence[str]) -> tuple[str | None, list[str]]:
+def split(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The recipe file among the words, if there is one, and the overrides."""
     recipe = words[0] if words and "=" not in words[0] else None
     overrides = list(words[1:] if recipe is not None else words)
     return recipe, overrides
