@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftk.core.tell import tell
-from ftk.core.types import Examples
+from ftk.core.types import Batch, Examples
 from ftk.data.batches import TrainBatches
 from ftk.data.prepare_texts import TextReport
 from ftk.recipe.load import LoadedRecipe
@@ -14,6 +15,7 @@ from ftk.recipe.schema import Recipe
 from ftk.runs.environment import environment
 from ftk.runs.folder import RunFolder, choose_folder
 from ftk.runs.measure import Measure, check_questions, sample_answer
+from ftk.runs.memory_guard import compare_memory, expect_memory
 from ftk.runs.out_of_memory import TRAIN_REMEDIES, out_of_memory_told
 from ftk.runs.publish import Publisher, check_push, push_to_hub
 from ftk.runs.quiet import quieten
@@ -27,8 +29,9 @@ from ftk.train.checkpoint import Checkpoints, latest
 from ftk.train.group import join_group, leave_group
 from ftk.train.loop import FitResult, count_total_steps, fit
 from ftk.train.observe import Observer
+from ftk.train.optimizers import AdamW8bit
 from ftk.train.random_state import seed_everything
-from ftk.train.rehearse import find_micro_batch_tokens
+from ftk.train.rehearse import CPU_TOKENS, find_micro_batch_tokens
 from ftk.train.shard import spread, unwrapped
 from ftk.train.signals import stopping_at_once
 from ftk.train.step import Step
@@ -41,8 +44,10 @@ if TYPE_CHECKING:
 
 @stopping_at_once()
 @out_of_memory_told(TRAIN_REMEDIES)
-def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False) -> dict[str, Any]:
+def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False, force: bool = False) -> dict[str, Any]:
     """Train as a recipe says, in this process's group, and measure before and after; what `ftk train --json` prints.
+
+    `force` goes on where the memory will not suffice by the estimate.
 
     Raises:
         FtkError: the input is wrong (nothing is written then), the environment lacks something, or the run failed.
@@ -51,11 +56,14 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
     _check_services(recipe)
     quieten()
     accelerator = join_group(recipe.training.precision)
+    if isinstance(recipe.training.optimizer, AdamW8bit):
+        recipe.training.optimizer.check_device(accelerator.device)
     say = _voice(accelerator)
     tell_of_code(recipe.model, say)
     with accelerator.main_process_first():
         data = read_training_data(recipe)
     check_questions(recipe, data)
+    expected = expect_memory(recipe, partial(_worst, loaded, data, accelerator), accelerator, say, force=force)
     start = load_start(recipe, accelerator)
     data = with_reference(data, start, recipe, accelerator, say)
     # Adapters start from the same draws on every process.
@@ -74,6 +82,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
         answer = result_object(folder, result, before, after)
         if accelerator.is_main_process:
             told = sentences(folder, result, before, after, measure.forgetting(before, after))
+            told += filter(None, [compare_memory(expected, folder.path, accelerator.device)])
             if recipe.output.push_to_hub:
                 # Before the report, with which a run is finished: the same command then tries again.
                 told.append(f"uploaded to {push_to_hub(folder.model, recipe.output.push_to_hub)}")
@@ -171,6 +180,14 @@ def _batches(loaded: LoadedRecipe, data: TrainingData, accelerator: "Accelerator
         source_weights=data.train.report.source_weights,
         source_origins=data.train.report.source_origins if isinstance(data.train.report, TextReport) else None,
     )
+
+
+def _worst(loaded: LoadedRecipe, data: TrainingData, accelerator: "Accelerator") -> Batch:
+    """The micro-batch that needs most memory; of `auto` what a CPU takes, elsewhere one row."""
+    batches = _batches(loaded, data, accelerator)
+    if loaded.recipe.training.micro_batch_size == "auto" and accelerator.device.type == "cpu":
+        batches.micro_batch_tokens = CPU_TOKENS
+    return batches.worst_batch()
 
 
 @contextmanager

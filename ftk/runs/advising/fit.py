@@ -1,8 +1,9 @@
 """What makes a recipe fit into a memory: all combinations of changes, from the least harmful on."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -80,11 +81,18 @@ class Fit:
         }
 
 
-def find_fit(asked: Question, memory_bytes: int, *, one_device: bool = False) -> Fit:
+def find_fit(
+    asked: Question, memory_bytes: int, *, one_device: bool = False, again: Callable[[Recipe], Question] | None = None
+) -> Fit:
     """Search what makes a recipe fit, and stop at a handful of ways that do not contain each other.
 
-    `one_device` leaves out spreading the model over more of them.
+    Args:
+        asked: the recipe as it is, on its device.
+        memory_bytes: what each device has.
+        one_device: leaves out spreading the model over more of them.
+        again: the same question of a changed recipe; by default what the recipe alone says.
     """
+    anew = again or partial(asked_anew, asked)
     now = estimate(asked).per_device.bytes.total
     if _holds(memory_bytes, now):
         return Fit(memory_bytes, now, (), None)
@@ -93,7 +101,7 @@ def find_fit(asked: Question, memory_bytes: int, *, one_device: bool = False) ->
     for places, changes in _combinations(asked, one_device=one_device):
         if any(_contains(places, known) for known, _ in found):
             continue
-        plan = _plan(asked, changes)
+        plan = _plan(asked, changes, anew)
         if plan is None:
             continue
         if _holds(memory_bytes, plan.total_bytes):
@@ -126,14 +134,14 @@ def _contains(places: Sequence[int], known: Sequence[int]) -> bool:
     return all(place >= other for place, other in zip(places, known, strict=True))
 
 
-def _plan(asked: Question, changes: Sequence[Change]) -> Plan | None:
+def _plan(asked: Question, changes: Sequence[Change], anew: Callable[[Recipe], Question]) -> Plan | None:
     """What a recipe takes with the changes; None where they do not go together."""
     recipe: Recipe = asked.recipe
     for change in changes:
         recipe = change.apply(recipe)
     if violations(recipe):
         return None
-    changed = asked_anew(asked, recipe)
+    changed = anew(recipe)
     factors = tuple(change.slowdown(asked, changed) for change in changes)
     return Plan(tuple(changes), estimate(changed).per_device.bytes.total, prod(factors), factors)
 
