@@ -29,6 +29,13 @@ def command(
     device: Annotated[str, typer.Option("--device", help="cuda or cpu.")] = "cuda",
     fit: Annotated[str | None, typer.Option("--fit", help="Find what makes it fit into so much, such as 24GB.")] = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="The same for a GPU, such as 'RTX 4090'.")] = None,
+    compare: Annotated[str | None, typer.Option("--compare", help="Several methods, such as full,lora,qlora.")] = None,
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", help="Several values, such as sequence_length=1k..32k or rank=8,16,64.")
+    ] = None,
+    picture: Annotated[
+        str, typer.Option("--picture", help="Where --compare and --sweep draw; a picture there is replaced.")
+    ] = "memory.png",
     write: Annotated[
         str | None, typer.Option("--write", help="A new recipe, with the least harmful changes that fit.")
     ] = None,
@@ -37,7 +44,9 @@ def command(
 
     Of a recipe, of --model with flags, or of a bare number of --params. Only configurations are read.
     """
+    from ftk.core.errors import RecipeError
     from ftk.runs.advising.advise import FitRequest, advise
+    from ftk.runs.advising.compare import compare as draw
     from ftk.runs.asked import Flags, ask
     from ftk.runs.estimate import estimate
     from ftk.runs.estimate_shown import print_estimate
@@ -56,6 +65,10 @@ def command(
         device=device,
     )
     request = FitRequest(fit, gpu, write)
+    if compare is not None or sweep is not None:
+        if request.is_asked:
+            raise RecipeError("--compare and --sweep tell totals, and --fit searches: ask for one of them")
+        return draw(tuple(words or ()), flags, methods=compare, sweep=sweep, picture=picture)
     if request.is_asked:
         return advise(tuple(words or ()), flags, request)
     asked = ask(tuple(words or ()), flags)

@@ -78,10 +78,9 @@ def max_length(look: DataLook, positions: int | None) -> tuple[int, bool, str]:
         length = min(most, 2048)
         return length, True, "texts are cut into pieces of this length, none of which is lost"
     longest, usual = max(look.lengths), look.quantile(0.99)
-    counted = "" if look.is_counted else ", at four characters a token: the model's tokenizer was not to be had"
+    counted = "" if look.is_counted else " (guessed at two characters a token, since there was no tokenizer)"
     told = f"half of the rows have up to {look.quantile(0.5):,} tokens, 99% up to {usual:,}, the longest {longest:,}"
-    sure = look.is_counted and not look.is_sample
-    if sure and longest <= most and (longest <= LONGEST_FREE or longest <= 1.5 * usual):
+    if not look.is_sample and longest <= most and (longest <= LONGEST_FREE or longest <= 1.5 * usual):
         return min(most, _rounded(longest)), True, f"{told}{counted}: all have room"
     return min(most, _rounded(usual)), False, f"{told}{counted}: memory is for the 99%"
 

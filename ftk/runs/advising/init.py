@@ -115,9 +115,12 @@ def _tokenizer(settings: ModelSettings, tell: Callable[[str], None]) -> "PreTrai
 
 
 def _from_hub(name: str) -> "PreTrainedTokenizerBase":
+    from huggingface_hub import hf_hub_download
     from transformers import AutoTokenizer
 
     try:
+        # By itself transformers asks for many files in turn, and waits long for each where there is no connection.
+        hf_hub_download(name, "tokenizer_config.json")
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"the tokenizer of {name} is not to be had ({type(error).__name__})") from error

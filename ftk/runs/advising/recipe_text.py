@@ -6,7 +6,6 @@ from typing import Any
 
 import yaml
 
-from ftk.recipe.shipped import SCHEMA_FILE
 from ftk.runs.advising.choices import Choice
 
 WIDTH = 116
@@ -14,7 +13,7 @@ WIDTH = 116
 
 def recipe_text(head: Sequence[str], choices: Sequence[Choice]) -> str:
     """YAML with a comment above each value that has a reason; sections in the order of the choices."""
-    lines = [f"# yaml-language-server: $schema={SCHEMA_FILE}", *(f"# {line}".rstrip() for line in head)]
+    lines = [f"# {line}".rstrip() for line in head]
     open_section: str | None = None
     for choice in choices:
         section, _, key = choice.path.partition(".")
