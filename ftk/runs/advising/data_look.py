@@ -65,7 +65,7 @@ class DataLook:
 
     def quantile(self, share: float) -> int:
         """Tokens that so large a share of the rows do not exceed."""
-        return int(np.quantile(self.lengths, share, method="higher"))
+        return int(np.quantile(self.lengths, share, method="inverted_cdf"))
 
     @property
     def num_tokens(self) -> int:
