@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ftk.memory.architecture import Architecture
+from ftk.memory.communication import Shares, buffer_bytes, shares
 from ftk.memory.estimate import MemoryBytes
 from ftk.memory.head import scored
 from ftk.memory.layers import Layer, Positions, forward_of, layer_of
@@ -17,8 +18,10 @@ from ftk.memory.tape import Ledger, Parameter, Storage, Tape, Tensor
 
 CUDA_GRAIN = 512
 """Bytes to which torch's CUDA allocator rounds (`kMinBlockSize`, c10/cuda/CUDACachingAllocator)."""
+CUDA_BYTES = 4096 * 1024 * 2 + 16 * 1024 * 8
+"""The workspace that torch allocates for cuBLAS (`getChosenWorkspaceSize`, aten/src/ATen/cuda/CUDABlas.cpp)."""
 BATCH_BYTES = 8 + 8 + 8 + 4 + 1
-"""Of a token in a batch: its id, position, document, weight, and whether it is learned (`ftk/core/types.py`, `Batch`)."""
+"""Of a token in a batch: its id, position, document, weight, and whether it is learned (`ftk.core.types.Batch`)."""
 
 
 @dataclass(slots=True)
@@ -31,32 +34,52 @@ class Model:
     head: Matrix
 
 
-def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) -> tuple[MemoryBytes, str]:
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """A step at its most."""
+
+    bytes: MemoryBytes
+    moment: str
+    host: int = 0
+    """Bytes that lie in the machine's memory instead."""
+
+
+def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) -> Peak:
     """Bytes on one device at the peak of a step, and when that comes."""
+    share = shares(setup)
     ledger = Ledger(grain=1 if setup.device == "cpu" else CUDA_GRAIN)
     added = adapter_weights(weights, setup.adapter) if setup.adapter else 0
     states = sum(setup.state_bytes(size) for size in trained_sizes(weights, setup.adapter))
-    ledger.take("weights", weights_bytes(weights, number_bytes=setup.frozen_bytes, stored=setup.stored))
-    ledger.take("adapter", 4 * added)
-    ledger.take("optimizer", states)
-    _step(ledger, architecture, setup)
-    peak = ledger.peak
+    stored = weights_bytes(weights, number_bytes=setup.frozen_bytes, stored=setup.stored)
+    held = {
+        "weights": stored * share.weights,
+        "adapter": 4 * added * share.weights,
+        "optimizer": states * share.optimizer,
+    }
+    for kind, num_bytes in held.items():
+        ledger.take(kind, 0 if share.on_host else round(num_bytes))
+    ledger.take("overhead", buffer_bytes(architecture, setup) + (CUDA_BYTES if setup.device == "cuda" else 0))
+    _step(ledger, architecture, setup, share)
     names = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
-    return MemoryBytes(**{name: peak.get(name, 0) for name in names}), ledger.peak_moment
+    peak = MemoryBytes(**{name: ledger.peak.get(name, 0) for name in names})
+    gradients = 4 * (added if setup.adapter else weights.total) * share.gradients
+    return Peak(peak, ledger.peak_moment, round(sum(held.values()) + gradients) if share.on_host else 0)
 
 
-def _step(ledger: Ledger, architecture: Architecture, setup: Setup) -> None:
-    tape = Tape(ledger, compute_width=setup.compute_bytes)
+def _step(ledger: Ledger, architecture: Architecture, setup: Setup, share: Shares) -> None:
+    """One step as every one after the first is: the optimizer has its states already."""
+    kept = 0.0 if share.on_host else share.gradients
+    tape = Tape(ledger, compute_width=setup.compute_bytes, gradient_share=kept)
     model = _model(architecture, setup)
     batch = Storage(ledger, "activations", setup.tokens * BATCH_BYTES)
-    if setup.accumulates:
+    # DDP's buckets hold gradients all the time.
+    is_copied = setup.processes > 1 and not share.gathers and share.gradients == 1
+    if setup.accumulates or is_copied:
         for parameter in _trained(model):
-            parameter.grad = Storage(ledger, "gradients", parameter.numel * parameter.width)
+            parameter.grad = Storage(ledger, "gradients", round(parameter.numel * parameter.width * kept))
     loss = _forward(tape, model, architecture, setup)
     ledger.moment = "the backward pass"
     tape.backward(loss)
-    ledger.moment = "the optimizer's update"
-    ledger.take("overhead", 0)
     del batch, loss
 
 

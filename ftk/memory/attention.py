@@ -25,7 +25,8 @@ class Heads:
     masked: bool
     """Whether a mask is given, beyond that no token sees what comes after it."""
     soft_cap: bool
-    is_cpu: bool
+    joined: bool
+    """Whether queries and keys were joined of two parts, which puts each head's tokens side by side in memory."""
 
     @property
     def scores(self) -> int:
@@ -76,7 +77,7 @@ def _fused(tape: Tape, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
     def backward(_: Storage) -> list[Storage | None]:
         return [None if size is None else tape.new(size) for size in sizes]
 
-    return tape.apply(
+    found = tape.apply(
         [q, k, v],
         out=(q.numel, q.width),
         saved=[q, k, v],
@@ -84,6 +85,8 @@ def _fused(tape: Tape, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
         extra=statistics + mask,
         backward=backward,
     )
+    # The output lies as the queries do; the next product wants each token's heads side by side.
+    return copied(tape, found) if heads.joined else found
 
 
 def _repeated(tape: Tape, x: Tensor, repeats: int) -> Tensor:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from ftk.memory.matrices import Matrix, multiplied
 from ftk.memory.operations import (
-    add,
     cast,
     multiply,
     part,
@@ -12,9 +11,8 @@ from ftk.memory.operations import (
     pointwise_of_output,
     product,
     view,
-    weight,
 )
-from ftk.memory.tape import Parameter, Storage, Tape, Tensor
+from ftk.memory.tape import Parameter, Tape, Tensor
 
 
 def dense(tape: Tape, x: Tensor, matrices: list[Matrix], *, gated: bool) -> Tensor:

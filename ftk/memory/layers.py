@@ -144,7 +144,7 @@ def _attention(
         kernel=setup.attention,
         masked=setup.packed,
         soft_cap=architecture.attention_soft_cap is not None,
-        is_cpu=setup.device == "cpu",
+        joined=share < 1,
     )
     found = attend(tape, q, k, v, heads)
     return multiplied(tape, found, layer.attention[-1])

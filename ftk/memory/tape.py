@@ -134,8 +134,10 @@ class Frame:
 class Tape:
     """Runs operations on sizes, forward and backward."""
 
-    def __init__(self, ledger: Ledger, *, compute_width: int) -> None:
+    def __init__(self, ledger: Ledger, *, compute_width: int, gradient_share: float = 1.0) -> None:
+        """Of each gradient, `gradient_share` is kept once it is complete: 1 unless devices divide them."""
         self.ledger = ledger
+        self.gradient_share = gradient_share
         self.compute_width = compute_width
         self.kind = "activations"
         self._number = 0
@@ -336,7 +338,8 @@ def _accumulate(tape: Tape, parameter: Parameter, buffers: dict[int, Storage]) -
     gradient = buffers.pop(id(parameter), None)
     if gradient is None or parameter.grad is not None:
         return
-    if sys.getrefcount(gradient) > 2:
-        gradient = tape.new(gradient.num_bytes)
+    share = tape.gradient_share if parameter.kind == "gradients" else 1.0
+    if share < 1 or sys.getrefcount(gradient) > 2:
+        gradient = tape.new(round(gradient.num_bytes * share))
     gradient.become(parameter.kind)
     parameter.grad = gradient

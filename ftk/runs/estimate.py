@@ -56,11 +56,13 @@ def question(
     compute = 4 if precision == "fp32" else 2
     processes = 1 if recipe.parallel.processes == "auto" else recipe.parallel.processes
     rows = 1 if training.micro_batch_size == "auto" else training.micro_batch_size
+    # A pair is two texts.
+    texts = 2 * rows if recipe.task.rows == "pairs" else rows
     length = _length(recipe, numbers)
     setup = Setup(
-        rows=rows,
+        rows=texts,
         length=length,
-        scored=rows * (length - 1),
+        scored=texts * (length - 1),
         packed=recipe.data.packing,
         device=device,
         device_bytes=device_bytes,
@@ -83,18 +85,18 @@ def estimate(asked: Question) -> Estimate:
     numbers, setup = asked.numbers, asked.setup
     weights, architecture = numbers.weights, numbers.architecture
     added = adapter_weights(weights, setup.adapter) if setup.adapter else 0
-    training, moment = training_peak(architecture, weights, replace(setup, processes=1, strategy="ddp"))
-    each, moment = (training, moment) if setup.processes == 1 else training_peak(architecture, weights, setup)
+    alone = training_peak(architecture, weights, replace(setup, processes=1, strategy="ddp"))
+    each = alone if setup.processes == 1 else training_peak(architecture, weights, setup)
     return Estimate(
         parameters=weights.total + added,
         trainable_parameters=added if setup.adapter else weights.total,
         active_parameters=weights.active + added,
         inference=_inference(asked),
-        training=training,
-        per_device=PerDevice(setup.processes, setup.strategy, each),
+        training=alone.bytes,
+        per_device=PerDevice(setup.processes, setup.strategy, each.bytes, each.host),
         rule_of_thumb=_rule_of_thumb(asked, added),
         method="analytic",
-        peak_moment=moment,
+        peak_moment=each.moment,
         notes=_notes(asked),
     )
 
