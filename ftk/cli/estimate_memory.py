@@ -27,11 +27,24 @@ def command(
         str | None, typer.Option("--strategy", help="ddp, zero1, zero2, zero3, fsdp or fsdp_offload.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cuda or cpu.")] = "cuda",
+    tokens: Annotated[str | None, typer.Option("--tokens", help="Tokens trained on, for work and time.")] = None,
+    on: Annotated[str | None, typer.Option("--on", help="GPU by which time and price are told.")] = None,
+    utilisation: Annotated[float, typer.Option("--utilisation", help="Part of its peak that is reached.")] = 0.4,
+    price: Annotated[float | None, typer.Option("--price", help="Dollars an hour for one device.")] = None,
 ) -> Mapping[str, object] | None:
     """Tell what a run will take, before anything is loaded or rented.
 
     Of a recipe, of --model with flags, or of a bare number of --params. Only configurations are read.
     """
+    if params is not None:
+        from ftk.memory.bare_count import bare_count
+        from ftk.runs.estimate_shown import print_estimate
+
+        given = {"RECIPE": words, "--model": model, "--tuning": tuning if tuning != "full" else None}
+        answer = bare_count(params, dtype=dtype or "bf16", optimizer=optimizer or "adamw", others=given)
+        print_estimate(params, answer)
+        return answer.as_json()
+
     from ftk.runs.asked import Flags, ask
     from ftk.runs.estimate import estimate
     from ftk.runs.estimate_shown import print_estimate
@@ -48,8 +61,12 @@ def command(
         processes=processes,
         strategy=strategy,
         device=device,
+        tokens=tokens,
+        on=on,
+        utilisation=utilisation,
+        price=price,
     )
     asked = ask(tuple(words or ()), flags)
     answer = estimate(asked)
-    print_estimate(asked, answer)
+    print_estimate(asked.numbers.name, answer)
     return answer.as_json()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ftk.memory.architecture import Architecture
 from ftk.memory.communication import Shares, buffer_bytes, shares
 from ftk.memory.estimate import MemoryBytes
+from ftk.memory.gpus import CONTEXT_BYTES
 from ftk.memory.head import scored
 from ftk.memory.layers import Layer, Positions, forward_of, layer_of
 from ftk.memory.matrices import Matrix, matrix
@@ -18,7 +19,7 @@ from ftk.memory.tape import Ledger, Parameter, Storage, Tape, Tensor
 
 CUDA_GRAIN = 512
 """Bytes to which torch's CUDA allocator rounds (`kMinBlockSize`, c10/cuda/CUDACachingAllocator)."""
-CUDA_BYTES = 4096 * 1024 * 2 + 16 * 1024 * 8
+WORKSPACE_BYTES = 4096 * 1024 * 2 + 16 * 1024 * 8
 """The workspace that torch allocates for cuBLAS (`getChosenWorkspaceSize`, aten/src/ATen/cuda/CUDABlas.cpp)."""
 BATCH_BYTES = 8 + 8 + 8 + 4 + 1
 """Of a token in a batch: its id, position, document, weight, and whether it is learned (`ftk.core.types.Batch`)."""
@@ -58,7 +59,10 @@ def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) 
     }
     for kind, num_bytes in held.items():
         ledger.take(kind, 0 if share.on_host else round(num_bytes))
-    ledger.take("overhead", buffer_bytes(architecture, setup) + (CUDA_BYTES if setup.device == "cuda" else 0))
+    ledger.take(
+        "overhead",
+        buffer_bytes(architecture, setup) + (WORKSPACE_BYTES + CONTEXT_BYTES if setup.device == "cuda" else 0),
+    )
     _step(ledger, architecture, setup, share)
     names = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
     peak = MemoryBytes(**{name: ledger.peak.get(name, 0) for name in names})
@@ -117,7 +121,8 @@ def _trained(model: Model) -> Iterator[Parameter]:
     for layer in model.layers:
         found += [part for norm in layer.norms for part in norm]
         if layer.experts is not None:
-            found += [layer.experts.router, layer.experts.up, layer.experts.down]
+            experts = layer.experts
+            found += [experts.router, experts.up, experts.down, *(experts.ups or ()), *(experts.downs or ())]
     yield from {id(one): one for one in found if one.trained}.values()
 
 

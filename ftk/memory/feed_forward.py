@@ -10,7 +10,6 @@ from ftk.memory.operations import (
     pointwise,
     pointwise_of_output,
     product,
-    view,
 )
 from ftk.memory.tape import Parameter, Tape, Tensor
 
@@ -48,18 +47,23 @@ class Experts:
 
 
 def mixture(tape: Tape, x: Tensor, experts: Experts) -> Tensor:
-    """Each token through the experts that its router chooses, one expert after another.
+    """Each token through the experts that its router chooses, sorted by expert, in grouped products.
 
-    Experts are taken to share the tokens evenly. Source: `MixtralExperts` and `MixtralTopKRouter`.
+    These products are not under autocast: they have the type in which the experts are stored. Source: `MixtralExperts`,
+    `MixtralTopKRouter` and `grouped_mm_experts_forward` of transformers 5.23 (`integrations/moe.py`).
     """
     tokens = x.numel // experts.hidden
     chosen = tokens * experts.per_token
-    shares = _routed(tape, x, experts, tokens)
-    total = Tensor(tape.new(x.num_bytes), x.numel, x.width)
-    each = max(1, chosen // experts.num_experts)
-    for _ in range(min(experts.num_experts, chosen)):
-        total = _through_one(tape, x, shares, total, experts, each)
-    return view(tape, total)
+    shares = _taken(tape, _routed(tape, x, experts, tokens), chosen, index_bytes=8 * chosen)
+    mine = _taken(tape, x, chosen * experts.hidden, index_bytes=8 * chosen)
+    found = _grouped(tape, mine, experts.up, experts.ups, chosen * 2 * experts.inner)
+    gate, rest = part(tape, found, chosen * experts.inner), part(tape, found, chosen * experts.inner)
+    found = multiply(tape, pointwise(tape, gate), rest)
+    del gate, rest
+    found = _grouped(tape, found, experts.down, experts.downs, chosen * experts.hidden)
+    found = multiply(tape, found, shares)
+    found = _taken(tape, found, found.numel, index_bytes=8 * chosen)
+    return cast(tape, _summed(tape, found, x.numel), x.width)
 
 
 def _routed(tape: Tape, x: Tensor, experts: Experts, tokens: int) -> Tensor:
@@ -71,40 +75,47 @@ def _routed(tape: Tape, x: Tensor, experts: Experts, tokens: int) -> Tensor:
     return multiply(tape, best, Tensor(None, tokens, 4))
 
 
-def _through_one(tape: Tape, x: Tensor, shares: Tensor, total: Tensor, experts: Experts, tokens: int) -> Tensor:
-    mine = _taken(tape, x, tokens * experts.hidden, index_bytes=8 * tokens)
-    both = _by_expert(tape, mine, experts.up, experts.num_experts, tokens * 2 * experts.inner)
-    gate, rest = part(tape, both, tokens * experts.inner), part(tape, both, tokens * experts.inner)
-    inner = multiply(tape, pointwise(tape, gate), rest)
-    found = _by_expert(tape, inner, experts.down, experts.num_experts, tokens * experts.hidden)
-    share = _taken(tape, shares, tokens, index_bytes=16 * tokens)
-    found = multiply(tape, found, share)
-    found = cast(tape, found, total.width)
-    size = found.num_bytes
-    # The sum is written in place; what was added takes its part of the gradient.
-    return tape.apply([total, found], out=None, extra=8 * tokens, like=total, backward=lambda g: [g, tape.new(size)])
-
-
 def _taken(tape: Tape, x: Tensor, numel: int, *, index_bytes: int) -> Tensor:
     """Some rows; the gradient is put into a tensor of zeros."""
     size = x.num_bytes
     return tape.apply([x], out=(numel, x.width), extra=index_bytes, backward=lambda g: [tape.new(size)])
 
 
-def _by_expert(tape: Tape, x: Tensor, stacked: Parameter, num_experts: int, out: int) -> Tensor:
-    """The product with one expert's part of a parameter; that part's gradient is put into zeros for all experts."""
-    width = tape.compute_width
-    x = cast(tape, x, width)
-    whole = stacked.numel * stacked.width
-    leaf = Tensor(None, stacked.numel, stacked.width, parameter=stacked)
-    one = tape.apply([leaf], out=None, backward=lambda g: [tape.new(whole)])
-    one.numel = stacked.numel // num_experts
-    one = cast(tape, one, width)
-    sizes = [each.num_bytes if each.needs_grad else None for each in (x, one)]
-    saved = [other for other, needed in ((one, x.needs_grad), (x, one.needs_grad)) if needed]
+def _summed(tape: Tape, x: Tensor, numel: int) -> Tensor:
+    """The sum over the experts of a token; its gradient is repeated without being copied."""
+    return tape.apply([x], out=(numel, x.width), backward=lambda g: [g])
+
+
+Thin = tuple[Parameter, Parameter]
+
+
+def _grouped(tape: Tape, x: Tensor, stacked: Parameter, update: Thin | None, out: int) -> Tensor:
+    """The product of each token with its expert's part of a parameter, in that parameter's type."""
+    experts = Tensor(None, stacked.numel, stacked.width, parameter=stacked)
+    if update is not None:
+        experts = _folded(tape, experts, update)
+    x = cast(tape, x, experts.width)
+    sizes = [each.num_bytes if each.needs_grad else None for each in (x, experts)]
+    saved = [other for other, needed in ((experts, x.needs_grad), (x, experts.needs_grad)) if needed]
     return tape.apply(
-        [x, one],
-        out=(out, width),
+        [x, experts],
+        out=(out, experts.width),
         saved=saved,
         backward=lambda g: [None if size is None else tape.new(size) for size in sizes],
+    )
+
+
+def _folded(tape: Tape, experts: Tensor, update: Thin) -> Tensor:
+    """Weights with their update added: a whole copy of the experts, kept for the backward pass.
+
+    Source: PEFT 0.21, `_LoraFactorsProxy` (`tuners/lora/layer.py`).
+    """
+    leaves = [Tensor(None, one.numel, one.width, parameter=one) for one in update]
+    down, up = (cast(tape, leaf, experts.width) for leaf in leaves)
+    sizes = [down.num_bytes, up.num_bytes]
+    return tape.apply(
+        [down, up],
+        out=(experts.numel, experts.width),
+        saved=[up, down],
+        backward=lambda g: [tape.new(size) for size in sizes],
     )

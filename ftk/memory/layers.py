@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ftk.memory.architecture import Architecture
+from ftk.memory.architecture import Architecture, Fused
 from ftk.memory.attention import Heads, attend, turned
 from ftk.memory.feed_forward import Experts, dense, mixture
 from ftk.memory.matrices import Matrix, matrix, multiplied
@@ -59,6 +59,7 @@ def _experts(architecture: Architecture, setup: Setup) -> Experts | None:
         return None
     trained, width = setup.adapter is None, setup.frozen_bytes
     up, down = architecture.fused()
+    ups, downs = (_update(one, setup) for one in (up, down))
     return Experts(
         num_experts=architecture.num_experts,
         per_token=architecture.experts_per_token,
@@ -67,6 +68,18 @@ def _experts(architecture: Architecture, setup: Setup) -> Experts | None:
         router=Parameter(architecture.router_weights, width, trained=trained),
         up=Parameter(up.num_weights, width, trained=trained),
         down=Parameter(down.num_weights, width, trained=trained),
+        ups=ups,
+        downs=downs,
+    )
+
+
+def _update(fused: Fused, setup: Setup) -> tuple[Parameter, Parameter] | None:
+    if setup.adapter is None or setup.adapter.targets is not None:
+        return None
+    wide = setup.adapter.rank * fused.num_experts
+    return (
+        Parameter(wide * fused.in_features, 4, trained=True),
+        Parameter(wide * fused.out_features, 4, trained=True),
     )
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from ftk.core.errors import RecipeError
 from ftk.memory.analytic import training_peak
 from ftk.memory.estimate import Estimate, Inference, PerDevice
+from ftk.memory.flops import Work, flops_per_token
+from ftk.memory.gpus import Gpu, fitting
 from ftk.memory.kv_cache import kv_cache_bytes
 from ftk.memory.rule_of_thumb import rule_of_thumb
 from ftk.memory.setup import STRATEGIES, Adapter, Attention, Setup, Stored, Strategy
@@ -23,12 +25,27 @@ Device = Literal["cuda", "cpu"]
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast and for how much money; what time and price are told for."""
+
+    gpu: Gpu | None = None
+    """None takes the smallest GPU that holds the run."""
+    utilisation: float = 0.4
+    """Part of the GPU's peak that training reaches; 0.3 to 0.5 is customary (arXiv:2204.02311, table 3)."""
+    dollars_per_hour: float | None = None
+    """Of one device; None tells no price."""
+    tokens: int = 1_000_000
+    """Tokens trained on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A recipe, on what it shall run."""
 
     recipe: Recipe
     numbers: ModelNumbers
     setup: Setup
+    pace: Pace = Pace()
 
 
 def question(
@@ -37,6 +54,7 @@ def question(
     device: Device = "cuda",
     device_bytes: int | None = None,
     strategy: Strategy | None = None,
+    pace: Pace | None = None,
 ) -> Question:
     """The plain numbers of the step that a recipe makes.
 
@@ -45,6 +63,7 @@ def question(
         device: on what kind of device.
         device_bytes: its memory, on which the size of the loss's chunks depends; None where it is not known.
         strategy: another way to spread the model than the recipe's, ZeRO's stages among them.
+        pace: what time and price are told for.
 
     Raises:
         ModelError: the model's configuration cannot be had or used.
@@ -77,7 +96,7 @@ def question(
         processes=processes,
         strategy=_strategy(strategy or recipe.parallel.strategy, processes),
     )
-    return Question(recipe, numbers, setup)
+    return Question(recipe, numbers, setup, pace or Pace())
 
 
 def estimate(asked: Question) -> Estimate:
@@ -97,6 +116,8 @@ def estimate(asked: Question) -> Estimate:
         rule_of_thumb=_rule_of_thumb(asked, added),
         method="analytic",
         peak_moment=each.moment,
+        work=_work(asked, each.bytes.total),
+        gpus=_gpus(asked, each.bytes.total),
         notes=_notes(asked),
     )
 
@@ -109,6 +130,39 @@ def _inference(asked: Question) -> Inference:
     cache = kv_cache_bytes(architecture, rows=1, length=setup.length, number_bytes=width)
     step = 4 * architecture.vocabulary + width * (4 * architecture.hidden + 3 * architecture.intermediate)
     return Inference(weights, cache, weights + cache + step)
+
+
+def _work(asked: Question, total: int) -> dict[str, Any]:
+    setup, pace = asked.setup, asked.pace
+    per_token = flops_per_token(
+        asked.numbers.weights,
+        asked.numbers.architecture,
+        length=setup.length,
+        trains_all=setup.adapter is None,
+        checkpointing=setup.checkpointing,
+    )
+    work = Work(per_token, pace.tokens)
+    found: dict[str, Any] = {"is_estimate": True, "flops_per_token": per_token, "tokens": pace.tokens}
+    found["flops"] = work.total
+    fits = fitting(total)
+    gpu = pace.gpu or (fits[0] if fits else None)
+    if gpu is None or setup.device == "cpu":
+        return found
+    seconds = work.seconds(tflops=gpu.tflops, utilisation=pace.utilisation, devices=setup.processes)
+    found |= {"gpu": gpu.name, "tflops": gpu.tflops, "utilisation": pace.utilisation, "train_seconds": seconds}
+    if pace.dollars_per_hour is not None:
+        rate = pace.dollars_per_hour
+        found |= {"dollars_per_hour": rate, "dollars": rate * setup.processes * seconds / 3600}
+    return found
+
+
+def _gpus(asked: Question, total: int) -> tuple[dict[str, Any], ...]:
+    if asked.setup.device == "cpu":
+        return ()
+    return tuple(
+        {"name": gpu.name, "memory_bytes": gpu.memory_bytes, "room_bytes": gpu.memory_bytes - total}
+        for gpu in fitting(total)
+    )
 
 
 def _rule_of_thumb(asked: Question, added: int) -> dict[str, Any]:
