@@ -27,6 +27,10 @@ def command(
         str | None, typer.Option("--strategy", help="ddp, zero1, zero2, zero3, fsdp or fsdp_offload.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cuda or cpu.")] = "cuda",
+    tokens: Annotated[str | None, typer.Option("--tokens", help="Tokens trained on, for work and time.")] = None,
+    on: Annotated[str | None, typer.Option("--on", help="GPU by which time and price are told.")] = None,
+    utilisation: Annotated[float, typer.Option("--utilisation", help="Part of its peak that is reached.")] = 0.4,
+    price: Annotated[float | None, typer.Option("--price", help="Dollars an hour for one device.")] = None,
     fit: Annotated[str | None, typer.Option("--fit", help="Find what makes it fit into so much, such as 24GB.")] = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="The same for a GPU, such as 'RTX 4090'.")] = None,
     compare: Annotated[str | None, typer.Option("--compare", help="Several methods, such as full,lora,qlora.")] = None,
@@ -44,6 +48,15 @@ def command(
 
     Of a recipe, of --model with flags, or of a bare number of --params. Only configurations are read.
     """
+    if params is not None:
+        from ftk.memory.bare_count import bare_count
+        from ftk.runs.estimate_shown import print_estimate
+
+        given = {"RECIPE": words, "--model": model, "--tuning": tuning if tuning != "full" else None}
+        answer = bare_count(params, dtype=dtype or "bf16", optimizer=optimizer or "adamw", others=given)
+        print_estimate(params, answer)
+        return answer.as_json()
+
     from ftk.core.errors import RecipeError
     from ftk.runs.advising.advise import FitRequest, advise
     from ftk.runs.advising.compare import compare as draw
@@ -63,6 +76,10 @@ def command(
         processes=processes,
         strategy=strategy,
         device=device,
+        tokens=tokens,
+        on=on,
+        utilisation=utilisation,
+        price=price,
     )
     request = FitRequest(fit, gpu, write)
     if compare is not None or sweep is not None:
@@ -73,5 +90,5 @@ def command(
         return advise(tuple(words or ()), flags, request)
     asked = ask(tuple(words or ()), flags)
     answer = estimate(asked)
-    print_estimate(asked, answer)
+    print_estimate(asked.numbers.name, answer)
     return answer.as_json()

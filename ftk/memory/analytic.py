@@ -1,37 +1,177 @@
-"""The analytic answer: the step of a model, summed from its shapes."""
+"""The analytic answer: the step of a model gone through on a tape of sizes, with the moment of its peak."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ftk.memory.architecture import Architecture
+from ftk.memory.communication import Shares, buffer_bytes, shares
 from ftk.memory.estimate import MemoryBytes
+from ftk.memory.gpus import CONTEXT_BYTES
+from ftk.memory.head import scored
+from ftk.memory.layers import Layer, Positions, forward_of, layer_of
+from ftk.memory.matrices import Matrix, matrix
+from ftk.memory.norms import normed
+from ftk.memory.operations import joined, scale
 from ftk.memory.parameters import Inventory
 from ftk.memory.setup import Setup
-from ftk.memory.stored import adapter_weights, weights_bytes
+from ftk.memory.stored import adapter_weights, trained_sizes, weights_bytes
+from ftk.memory.tape import Ledger, Parameter, Storage, Tape, Tensor
+
+CUDA_GRAIN = 512
+"""Bytes to which torch's CUDA allocator rounds (`kMinBlockSize`, c10/cuda/CUDACachingAllocator)."""
+WORKSPACE_BYTES = 4096 * 1024 * 2 + 16 * 1024 * 8
+"""The workspace that torch allocates for cuBLAS (`getChosenWorkspaceSize`, aten/src/ATen/cuda/CUDABlas.cpp)."""
+BATCH_BYTES = 8 + 8 + 8 + 4 + 1
+"""Of a token in a batch: its id, position, document, weight, and whether it is learned (`ftk.core.types.Batch`)."""
 
 
-def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) -> tuple[MemoryBytes, str]:
+@dataclass(slots=True)
+class Model:
+    """A model's weights on a tape."""
+
+    embedding: Parameter
+    layers: list[Layer]
+    final_norm: list[Parameter]
+    head: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """A step at its most."""
+
+    bytes: MemoryBytes
+    moment: str
+    host: int = 0
+    """Bytes that lie in the machine's memory instead."""
+
+
+def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) -> Peak:
     """Bytes on one device at the peak of a step, and when that comes."""
+    share = shares(setup)
+    ledger = Ledger(grain=1 if setup.device == "cpu" else CUDA_GRAIN)
     added = adapter_weights(weights, setup.adapter) if setup.adapter else 0
-    trained = added if setup.adapter else weights.total
+    states = sum(setup.state_bytes(size) for size in trained_sizes(weights, setup.adapter))
     stored = weights_bytes(weights, number_bytes=setup.frozen_bytes, stored=setup.stored)
-    width = setup.compute_bytes
-    per_layer = setup.tokens * (
-        architecture.hidden * (8 + 4 * width)
-        + (architecture.queries + 2 * architecture.keys) * width
-        + architecture.queries * width
-        + 4 * architecture.intermediate * width
+    held = {
+        "weights": stored * share.weights,
+        "adapter": 4 * added * share.weights,
+        "optimizer": states * share.optimizer,
+    }
+    for kind, num_bytes in held.items():
+        ledger.take(kind, 0 if share.on_host else round(num_bytes))
+    ledger.take(
+        "overhead",
+        buffer_bytes(architecture, setup) + (WORKSPACE_BYTES + CONTEXT_BYTES if setup.device == "cuda" else 0),
     )
-    kept = setup.tokens * architecture.hidden * width * architecture.num_layers
-    activations = per_layer + kept if setup.checkpointing else per_layer * architecture.num_layers
-    chunk = max(1024, 2**29 // (4 * architecture.vocabulary))
-    logits = min(setup.scored, chunk) * architecture.vocabulary * (4 + 2 * width)
-    return (
-        MemoryBytes(
-            weights=stored,
-            adapter=added * 4,
-            gradients=trained * 4,
-            optimizer=setup.state_bytes(trained),
-            activations=activations,
-            logits=logits,
-            overhead=0,
-        ),
-        "backward pass",
+    _step(ledger, architecture, setup, share)
+    names = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
+    peak = MemoryBytes(**{name: ledger.peak.get(name, 0) for name in names})
+    gradients = 4 * (added if setup.adapter else weights.total) * share.gradients
+    return Peak(peak, ledger.peak_moment, round(sum(held.values()) + gradients) if share.on_host else 0)
+
+
+def _step(ledger: Ledger, architecture: Architecture, setup: Setup, share: Shares) -> None:
+    """One step as every one after the first is: the optimizer has its states already."""
+    kept = 0.0 if share.on_host else share.gradients
+    tape = Tape(ledger, compute_width=setup.compute_bytes, gradient_share=kept)
+    model = _model(architecture, setup)
+    batch = Storage(ledger, "activations", setup.tokens * BATCH_BYTES)
+    # DDP's buckets hold gradients all the time.
+    is_copied = setup.processes > 1 and not share.gathers and share.gradients == 1
+    if setup.accumulates or is_copied:
+        for parameter in _trained(model):
+            parameter.grad = Storage(ledger, "gradients", round(parameter.numel * parameter.width * kept))
+    loss = _forward(tape, model, architecture, setup)
+    ledger.moment = "the backward pass"
+    tape.backward(loss)
+    del batch, loss
+
+
+def _model(architecture: Architecture, setup: Setup) -> Model:
+    trained, width = setup.adapter is None, setup.frozen_bytes
+    size = architecture.vocabulary * architecture.hidden
+    embedding = Parameter(size, width, trained=trained)
+    adapter = setup.adapter
+    in_head = adapter if adapter is not None and adapter.targets and adapter.adapts("lm_head") else None
+    head = matrix(
+        architecture.hidden,
+        architecture.vocabulary,
+        bias=False,
+        width=width,
+        trained=trained,
+        adapter=in_head,
+        stored=None,
     )
+    if architecture.tied:
+        head.weight = embedding
+    vectors = 2 if architecture.norm == "layer" else 1
+    return Model(
+        embedding,
+        [layer_of(architecture, setup) for _ in range(architecture.num_layers)],
+        [Parameter(architecture.hidden, width, trained=trained) for _ in range(vectors)],
+        head,
+    )
+
+
+def _trained(model: Model) -> Iterator[Parameter]:
+    matrices = [model.head, *(one for layer in model.layers for one in (*layer.attention, *layer.feed_forward))]
+    found = [model.embedding, *model.final_norm]
+    for one in matrices:
+        found += [part for part in (one.weight, one.bias, one.down, one.up) if part is not None]
+    for layer in model.layers:
+        found += [part for norm in layer.norms for part in norm]
+        if layer.experts is not None:
+            experts = layer.experts
+            found += [experts.router, experts.up, experts.down, *(experts.ups or ()), *(experts.downs or ())]
+    yield from {id(one): one for one in found if one.trained}.values()
+
+
+def _forward(tape: Tape, model: Model, architecture: Architecture, setup: Setup) -> Tensor:
+    """Log-probabilities of the tokens, with the graph that they came from."""
+    ledger = tape.ledger
+    with tape.autocast():
+        ledger.moment = "the forward pass"
+        x = _embedded(tape, model.embedding, architecture, setup)
+        positions = _positions(tape, architecture, setup, x.width)
+        mask = _mask(tape, setup)
+        for number, layer in enumerate(model.layers):
+            ledger.moment = f"the forward pass of layer {number + 1} of {architecture.num_layers}"
+            run = forward_of(tape, architecture, layer, setup, positions)
+            x = tape.checkpoint(run, x) if setup.checkpointing else run(x)
+        x = normed(tape, x, model.final_norm, kind=architecture.norm)
+        del positions, mask
+        ledger.moment = "the output head"
+        with tape.counted_as("logits"):
+            hidden = _scored_states(tape, x, setup, architecture.hidden)
+            chunks = scored(tape, hidden, model.head, setup=setup, soft_cap=architecture.logit_soft_cap is not None)
+            return joined(tape, chunks)
+
+
+def _embedded(tape: Tape, embedding: Parameter, architecture: Architecture, setup: Setup) -> Tensor:
+    leaf = Tensor(None, embedding.numel, embedding.width, parameter=embedding)
+    size = leaf.num_bytes
+    numel = setup.tokens * architecture.hidden
+    x = tape.apply([leaf], out=(numel, embedding.width), backward=lambda g: [tape.new(size)])
+    return scale(tape, x) if architecture.embedding_scaled else x
+
+
+def _positions(tape: Tape, architecture: Architecture, setup: Setup, width: int) -> Positions:
+    """Cosines and sines, once for all rows where all count from 0."""
+    rows = setup.rows if setup.packed else 1
+    numel = int(rows * setup.length * architecture.head_dim * architecture.rotary_share)
+    cos, sin = Tensor(tape.new(numel * width), numel, width), Tensor(tape.new(numel * width), numel, width)
+    return cos, sin
+
+
+def _mask(tape: Tape, setup: Setup) -> Storage | None:
+    """Which token sees which: yes or no for SDPA where a row holds several documents, a number for the eager kernel."""
+    pairs = setup.rows * setup.length**2
+    if setup.attention == "eager":
+        return tape.new(pairs * setup.compute_bytes)
+    return tape.new(pairs) if setup.packed and setup.attention == "sdpa" else None
+
+
+def _scored_states(tape: Tape, x: Tensor, setup: Setup, width: int) -> Tensor:
+    size = x.num_bytes
+    numel = setup.scored * width
+    return tape.apply([x], out=(numel, x.width), extra=8 * setup.scored, backward=lambda g: [tape.new(size)])

@@ -87,6 +87,10 @@ class Estimate:
     method: Method
     peak_moment: str
     """When in the step the peak comes, in words."""
+    work: Mapping[str, Any]
+    """Operations, and time and price at a stated pace: an estimate."""
+    gpus: tuple[Mapping[str, Any], ...]
+    """GPUs of the built-in list that hold what each device holds, with the room that is left; the smallest first."""
     notes: tuple[str, ...] = ()
     """What the reader should know of how the figures came about."""
 
@@ -102,5 +106,7 @@ class Estimate:
             "rule_of_thumb": dict(self.rule_of_thumb),
             "method": self.method,
             "peak_moment": self.peak_moment,
+            "work": dict(self.work),
+            "gpus": [dict(gpu) for gpu in self.gpus],
             "notes": list(self.notes),
         }

@@ -52,3 +52,22 @@ def adapter_weights(weights: Inventory, adapter: Adapter) -> int:
     if adapter.targets is None:
         thin += sum(adapter.rank * one.num_experts * (one.in_features + one.out_features) for one in weights.fused)
     return thin
+
+
+def trained_sizes(weights: Inventory, adapter: Adapter | None) -> list[int]:
+    """Weights of each parameter that is trained: all of them, or the two thin matrices of each update."""
+    if adapter is None:
+        head = [] if weights.head is None or weights.tied else [weights.head.num_weights]
+        vectors = [linear.out_features for linear in weights.linears if linear.bias]
+        matrices = [linear.num_weights for linear in weights.linears] + [one.num_weights for one in weights.fused]
+        return [weights.embedding, *head, *matrices, *vectors, *weights.others]
+    adapted = [linear for linear in weights.linears if adapter.adapts(linear.name)]
+    if adapter.targets and weights.head is not None and adapter.adapts(weights.head.name):
+        adapted.append(weights.head)
+    sizes = [adapter.rank * side for one in adapted for side in (one.in_features, one.out_features)]
+    if adapter.decomposed:
+        sizes += [one.out_features for one in adapted]
+    if adapter.targets is None:
+        sides = [(one, side) for one in weights.fused for side in (one.in_features, one.out_features)]
+        sizes += [adapter.rank * one.num_experts * side for one, side in sides]
+    return sizes

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from ftk.core.errors import RecipeError
+from ftk.memory.gpus import find_gpu
 from ftk.memory.setup import STRATEGIES, Strategy
 from ftk.memory.units import parse_count
 from ftk.recipe.load import LoadedRecipe, load_recipe, recipe_of
-from ftk.runs.estimate import Device, Question, question
+from ftk.runs.estimate import Device, Pace, Question, question
 
 DTYPES = {
     "bf16": "bf16",
@@ -37,6 +38,10 @@ class Flags:
     processes: str | None = None
     strategy: str | None = None
     device: str = "cuda"
+    tokens: str | None = None
+    on: str | None = None
+    utilisation: float = 0.4
+    price: float | None = None
 
 
 def ask(words: Sequence[str], flags: Flags) -> Question:
@@ -47,7 +52,7 @@ def ask(words: Sequence[str], flags: Flags) -> Question:
     """
     loaded = recipe_asked(words, flags)
     strategy = cast(Strategy | None, flags.strategy if flags.strategy in STRATEGIES else None)
-    return question(loaded.recipe, device=cast(Device, flags.device), strategy=strategy)
+    return question(loaded.recipe, device=cast(Device, flags.device), strategy=strategy, pace=_pace(flags))
 
 
 def recipe_asked(words: Sequence[str], flags: Flags) -> LoadedRecipe:
@@ -70,6 +75,19 @@ def recipe_asked(words: Sequence[str], flags: Flags) -> LoadedRecipe:
         return load_recipe(recipe, [*model, *given])
     alone = [] if any("batch_size=" in one or "batch_tokens=" in one for one in overrides) else list(_alone(flags))
     return recipe_of({"model": str(flags.model), "data": _NO_DATA}, [*alone, *given])
+
+
+def _pace(flags: Flags) -> Pace:
+    if not 0 < flags.utilisation <= 1:
+        raise RecipeError(f"{flags.utilisation} is no part of a peak. Expected such as 0.4", place="--utilisation")
+    if flags.price is not None and flags.price < 0:
+        raise RecipeError(f"{flags.price} is below zero", place="--price")
+    return Pace(
+        gpu=find_gpu(flags.on, place="--on") if flags.on is not None else None,
+        utilisation=flags.utilisation,
+        dollars_per_hour=flags.price,
+        tokens=_whole(flags.tokens, "--tokens") if flags.tokens is not None else 1_000_000,
+    )
 
 
 _NO_DATA = "ftk://orders/train"

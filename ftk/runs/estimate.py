@@ -6,6 +6,8 @@ from typing import Any, Literal
 from ftk.core.errors import RecipeError
 from ftk.memory.analytic import training_peak
 from ftk.memory.estimate import Estimate, Inference, PerDevice
+from ftk.memory.flops import Work, flops_per_token
+from ftk.memory.gpus import Gpu, fitting
 from ftk.memory.kv_cache import kv_cache_bytes
 from ftk.memory.rule_of_thumb import rule_of_thumb
 from ftk.memory.setup import STRATEGIES, Adapter, Attention, Setup, Stored, Strategy
@@ -23,12 +25,27 @@ Device = Literal["cuda", "cpu"]
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast and for how much money; what time and price are told for."""
+
+    gpu: Gpu | None = None
+    """None takes the smallest GPU that holds the run."""
+    utilisation: float = 0.4
+    """Part of the GPU's peak that training reaches; 0.3 to 0.5 is customary (arXiv:2204.02311, table 3)."""
+    dollars_per_hour: float | None = None
+    """Of one device; None tells no price."""
+    tokens: int = 1_000_000
+    """Tokens trained on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A recipe, on what it shall run."""
 
     recipe: Recipe
     numbers: ModelNumbers
     setup: Setup
+    pace: Pace = Pace()
 
 
 def question(
@@ -37,6 +54,7 @@ def question(
     device: Device = "cuda",
     device_bytes: int | None = None,
     strategy: Strategy | None = None,
+    pace: Pace | None = None,
     numbers: ModelNumbers | None = None,
 ) -> Question:
     """The plain numbers of the step that a recipe makes.
@@ -46,6 +64,7 @@ def question(
         device: on what kind of device.
         device_bytes: its memory, on which the size of the loss's chunks depends; None where it is not known.
         strategy: another way to spread the model than the recipe's, ZeRO's stages among them.
+        pace: what time and price are told for.
         numbers: of the recipe's model, where they are known already.
 
     Raises:
@@ -58,11 +77,13 @@ def question(
     compute = 4 if precision == "fp32" else 2
     processes = 1 if recipe.parallel.processes == "auto" else recipe.parallel.processes
     rows = 1 if training.micro_batch_size == "auto" else training.micro_batch_size
+    # A pair is two texts.
+    texts = 2 * rows if recipe.task.rows == "pairs" else rows
     length = _length(recipe, numbers)
     setup = Setup(
-        rows=rows,
+        rows=texts,
         length=length,
-        scored=rows * (length - 1),
+        scored=texts * (length - 1),
         packed=recipe.data.packing,
         device=device,
         device_bytes=device_bytes,
@@ -77,7 +98,7 @@ def question(
         processes=processes,
         strategy=_strategy(strategy or recipe.parallel.strategy, processes),
     )
-    return Question(recipe, numbers, setup)
+    return Question(recipe, numbers, setup, pace or Pace())
 
 
 def estimate(asked: Question) -> Estimate:
@@ -85,18 +106,20 @@ def estimate(asked: Question) -> Estimate:
     numbers, setup = asked.numbers, asked.setup
     weights, architecture = numbers.weights, numbers.architecture
     added = adapter_weights(weights, setup.adapter) if setup.adapter else 0
-    training, moment = training_peak(architecture, weights, replace(setup, processes=1, strategy="ddp"))
-    each, moment = (training, moment) if setup.processes == 1 else training_peak(architecture, weights, setup)
+    alone = training_peak(architecture, weights, replace(setup, processes=1, strategy="ddp"))
+    each = alone if setup.processes == 1 else training_peak(architecture, weights, setup)
     return Estimate(
         parameters=weights.total + added,
         trainable_parameters=added if setup.adapter else weights.total,
         active_parameters=weights.active + added,
         inference=_inference(asked),
-        training=training,
-        per_device=PerDevice(setup.processes, setup.strategy, each),
+        training=alone.bytes,
+        per_device=PerDevice(setup.processes, setup.strategy, each.bytes, each.host),
         rule_of_thumb=_rule_of_thumb(asked, added),
         method="analytic",
-        peak_moment=moment,
+        peak_moment=each.moment,
+        work=_work(asked, each.bytes.total),
+        gpus=_gpus(asked, each.bytes.total),
         notes=_notes(asked),
     )
 
@@ -109,6 +132,39 @@ def _inference(asked: Question) -> Inference:
     cache = kv_cache_bytes(architecture, rows=1, length=setup.length, number_bytes=width)
     step = 4 * architecture.vocabulary + width * (4 * architecture.hidden + 3 * architecture.intermediate)
     return Inference(weights, cache, weights + cache + step)
+
+
+def _work(asked: Question, total: int) -> dict[str, Any]:
+    setup, pace = asked.setup, asked.pace
+    per_token = flops_per_token(
+        asked.numbers.weights,
+        asked.numbers.architecture,
+        length=setup.length,
+        trains_all=setup.adapter is None,
+        checkpointing=setup.checkpointing,
+    )
+    work = Work(per_token, pace.tokens)
+    found: dict[str, Any] = {"is_estimate": True, "flops_per_token": per_token, "tokens": pace.tokens}
+    found["flops"] = work.total
+    fits = fitting(total)
+    gpu = pace.gpu or (fits[0] if fits else None)
+    if gpu is None or setup.device == "cpu":
+        return found
+    seconds = work.seconds(tflops=gpu.tflops, utilisation=pace.utilisation, devices=setup.processes)
+    found |= {"gpu": gpu.name, "tflops": gpu.tflops, "utilisation": pace.utilisation, "train_seconds": seconds}
+    if pace.dollars_per_hour is not None:
+        rate = pace.dollars_per_hour
+        found |= {"dollars_per_hour": rate, "dollars": rate * setup.processes * seconds / 3600}
+    return found
+
+
+def _gpus(asked: Question, total: int) -> tuple[dict[str, Any], ...]:
+    if asked.setup.device == "cpu":
+        return ()
+    return tuple(
+        {"name": gpu.name, "memory_bytes": gpu.memory_bytes, "room_bytes": gpu.memory_bytes - total}
+        for gpu in fitting(total)
+    )
 
 
 def _rule_of_thumb(asked: Question, added: int) -> dict[str, Any]:

@@ -22,13 +22,14 @@ def file_of(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
 
 
 PAIR = {"prompt": "How many?", "chosen": "Two.", "rejected": "Three."}
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 JUDGED = {"prompt": "How many?", "completion": "Two.", "label": True}
 
 
 @pytest.mark.parametrize(
     ("row", "kind", "format", "loss"),
     [
-        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "sft", "messages", "dpo"),
+        ({"messages": TURNS}, "sft", "messages", "dpo"),
         ({"instruction": "a", "input": "", "output": "b"}, "sft", "alpaca", "dpo"),
         (PAIR, "preference", "pairs", "dpo"),
         (JUDGED, "preference", "unpaired", "kto"),
@@ -37,7 +38,7 @@ JUDGED = {"prompt": "How many?", "completion": "Two.", "label": True}
         ({"text": "A story."}, "cpt", "text", "dpo"),
         ({"Problem": "1 + 1", "solution": "2", "level": 3}, "sft", "question_answer", "dpo"),
     ],
-)  # fmt: skip
+)
 def test_kind_and_format_from_the_columns(tmp_path, row, kind, format, loss):
     look = look_at(file_of(tmp_path, [row] * 30), None)
     assert (look.kind, look.format, look.loss, look.num_rows) == (kind, format, loss, 30)
@@ -99,7 +100,7 @@ def test_tuning_from_rows_and_size():
 @pytest.mark.parametrize("kind", ["sft", "cpt", "preference"])
 @pytest.mark.parametrize("size", [10**6, 10**9, 7 * 10**10])
 def test_rates_are_customary(kind, size):
-    """Adapters take more than all weights do, preferences less than answers; none is outside what advice calls usual."""
+    """Adapters take more than all weights do, preferences less than answers; none is what advice calls unusual."""
     full, lora = (learning_rate(kind, tuning, size)[0] for tuning in ("full", "lora"))
     assert LEARNING_RATES[0] <= full <= lora <= LEARNING_RATES[1]
     assert learning_rate("preference", "lora", size)[0] <= lora

@@ -1,0 +1,83 @@
+"""Matrix products of a layer on a tape: plain, quantized, and with a low-rank update beside them."""
+
+from dataclasses import dataclass
+
+from ftk.memory.operations import add, cast, product, scale
+from ftk.memory.setup import Adapter, Stored
+from ftk.memory.tape import Parameter, Storage, Tape, Tensor
+
+
+@dataclass(slots=True)
+class Matrix:
+    """A weight of a product, with what stands beside it."""
+
+    in_features: int
+    out_features: int
+    weight: Parameter
+    bias: Parameter | None = None
+    down: Parameter | None = None
+    """The update's first thin matrix, A; None where there is no update."""
+    up: Parameter | None = None
+    stored: Stored | None = None
+
+
+def matrix(
+    in_features: int,
+    out_features: int,
+    *,
+    bias: bool,
+    width: int,
+    trained: bool,
+    adapter: Adapter | None,
+    stored: Stored | None,
+) -> Matrix:
+    """A matrix with weights of `width` bytes, float32 updates beside it where there is an adapter."""
+    rank = adapter.rank if adapter is not None else 0
+    return Matrix(
+        in_features,
+        out_features,
+        weight=Parameter(in_features * out_features, width, trained=trained),
+        bias=Parameter(out_features, width, trained=trained) if bias else None,
+        down=Parameter(rank * in_features, 4, trained=True) if adapter is not None else None,
+        up=Parameter(rank * out_features, 4, trained=True) if adapter is not None else None,
+        stored=stored,
+    )
+
+
+def multiplied(tape: Tape, x: Tensor, by: Matrix) -> Tensor:
+    """The product with what stands beside it, as PEFT computes it (`tuners/lora/layer.py`, `Linear.forward`)."""
+    tokens = x.numel // by.in_features
+    result = _base(tape, x, by, tokens)
+    if by.down is None or by.up is None:
+        return result
+    if by.stored is not None and by.stored.block is not None:
+        # PEFT copies what a 4-bit product gives (`tuners/lora/bnb.py`).
+        result = scale(tape, result)
+    # The update's input is cast to its weights' float32, and under autocast back again for the product, which keeps a
+    # 16-bit copy for each matrix that reads the same input.
+    if by.stored is None:
+        x = cast(tape, x, by.down.width)
+    rank = by.down.numel // by.in_features
+    own = product(tape, product(tape, x, by.down, tokens * rank), by.up, tokens * by.out_features)
+    return add(tape, result, scale(tape, own))
+
+
+def _base(tape: Tape, x: Tensor, by: Matrix, tokens: int) -> Tensor:
+    numel = tokens * by.out_features
+    if by.stored is None:
+        return product(tape, x, by.weight, numel, by.bias)
+    given = x.width
+    x = cast(tape, x, tape.compute_width)
+    plain, size = by.weight.numel * tape.compute_width, x.num_bytes
+
+    def backward(_: Storage) -> list[Storage | None]:
+        # The weights are taken out of their format for the product, and dropped.
+        unpacked = tape.new(plain)
+        found = tape.new(size)
+        del unpacked
+        return [found]
+
+    unpacked = tape.new(plain)
+    result = tape.apply([x], out=(numel, tape.compute_width), backward=backward)
+    del unpacked
+    return cast(tape, result, given)
