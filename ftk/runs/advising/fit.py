@@ -1,21 +1,24 @@
 """What makes a recipe fit into a memory: all combinations of changes, from the least harmful on."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
 
+from ftk.memory.analytic import training_peak
 from ftk.memory.units import shown
 from ftk.recipe.rules import violations
 from ftk.recipe.schema import Recipe
-from ftk.runs.advising.changes import Change, Harm, Ladder, ladders
-from ftk.runs.estimate import Question, estimate, question
+from ftk.runs.advising.changes import Change, Harm, ladders
+from ftk.runs.estimate import Question, question
 
 MARGIN = 1.03
 """By how much a run may take more than is estimated: no cell of the benchmark takes more (benchmarks/memory.py)."""
 NUM_PLANS = 6
+Places = tuple[int, ...]
+"""How far is gone on each ladder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,14 @@ class Plan:
         return tuple(override for change in self.changes for override in change.overrides)
 
     @property
+    def harms(self) -> tuple[Harm, ...]:
+        """Of each change, the worst first."""
+        return tuple(sorted((change.harm for change in self.changes), reverse=True))
+
+    @property
     def harm(self) -> Harm:
-        return max((change.harm for change in self.changes), default=Harm.NONE)
+        """Of the worst change."""
+        return self.harms[0] if self.harms else Harm.NONE
 
     def as_json(self) -> dict[str, Any]:
         """Overrides and total, and each change with its factor and its reason."""
@@ -92,58 +101,114 @@ def find_fit(
         one_device: leaves out spreading the model over more of them.
         again: the same question of a changed recipe; by default what the recipe alone says.
     """
-    anew = again or partial(asked_anew, asked)
-    now = estimate(asked).per_device.bytes.total
+    now = _total(asked)
     if _holds(memory_bytes, now):
         return Fit(memory_bytes, now, (), None)
-    found: list[tuple[tuple[int, ...], Plan]] = []
-    nearest: Plan | None = None
-    for places, changes in _combinations(asked, one_device=one_device):
-        if any(_contains(places, known) for known, _ in found):
-            continue
-        plan = _plan(asked, changes, anew)
-        if plan is None:
-            continue
-        if _holds(memory_bytes, plan.total_bytes):
-            found.append((places, plan))
+    search = _Search(asked, memory_bytes, again or partial(asked_anew, asked), one_device=one_device)
+    plans = sorted(search.plans(), key=lambda plan: (plan.harms, plan.slowdown, len(plan.changes)))
+    return Fit(memory_bytes, now, tuple(plans), None if plans else search.nearest)
+
+
+class _Search:
+    """All choices of one step on each ladder, of which as few as possible are estimated: one takes 0.04 s."""
+
+    def __init__(
+        self, asked: Question, memory_bytes: int, anew: Callable[[Recipe], Question], *, one_device: bool
+    ) -> None:
+        self._asked = asked
+        self._memory_bytes = memory_bytes
+        self._anew = anew
+        found = ladders(asked.recipe, on_gpu=asked.setup.device == "cuda")
+        self._ladders = {**found, "devices": (None,)} if one_device else found
+        self._bounds: dict[Places, bool] = {}
+        self.nearest: Plan | None = None
+        """What takes the least of all that was looked at."""
+
+    def plans(self) -> list[Plan]:
+        """Ways to fit that do not contain each other, those of little harm and few changes first."""
+        found: dict[Places, Plan] = {}
+        for rest in self._choices():
             if len(found) == NUM_PLANS:
                 break
-        elif nearest is None or plan.total_bytes < nearest.total_bytes:
-            nearest = plan
-    plans = sorted((plan for _, plan in found), key=lambda plan: (plan.harm, plan.slowdown, len(plan.changes)))
-    return Fit(memory_bytes, now, tuple(plans), None if plans else nearest)
+            if not self._may_fit(rest):
+                continue
+            # A way with the same further steps and larger portions is better.
+            limits = [known[0] for known in found if _contains(rest, known[1:])]
+            place, plan = self._largest_portions(rest, min(limits, default=len(self._ladders["rows"])))
+            if plan is not None and plan.changes:
+                found[place, *rest] = plan
+        return list(found.values())
+
+    def _choices(self) -> list[Places]:
+        """Places on the ladders behind that of rows."""
+        lengths = [len(ladder) for ladder in list(self._ladders.values())[1:]]
+        every = itertools.product(*(range(length) for length in lengths))
+        return sorted(every, key=lambda rest: self._order((0, *rest)))
+
+    def _order(self, places: Places) -> tuple[int, int, Places]:
+        steps = self._steps(places)
+        return max((step.harm for step in steps), default=0), len(steps), places
+
+    def _may_fit(self, rest: Places) -> bool:
+        """Whether it fits with the furthest steps on all ladders but those that change what is trained and where."""
+        names = list(self._ladders)
+        furthest = tuple(
+            place if name in ("devices", "tuning") else len(self._ladders[name]) - 1
+            for name, place in zip(names, (0, *rest), strict=True)
+        )
+        if furthest not in self._bounds:
+            plan = self._plan(furthest)
+            self._bounds[furthest] = _holds(self._memory_bytes, plan.total_bytes)
+            if not violations(self._changed(furthest)) and self._is_nearer(plan):
+                self.nearest = plan
+        return self._bounds[furthest]
+
+    def _largest_portions(self, rest: Places, limit: int) -> tuple[int, Plan | None]:
+        """The first place below `limit` on the ladder of rows that fits, by bisection; None where none does."""
+        best: tuple[int, Plan | None] = (limit, None)
+        if limit == 0 or violations(self._changed((0, *rest))):
+            return best
+        low, high = 0, limit
+        place = limit - 1
+        while low < high:
+            plan = self._plan((place, *rest))
+            if _holds(self._memory_bytes, plan.total_bytes):
+                best, high = (place, plan), place
+            else:
+                low = place + 1
+                if self._is_nearer(plan):
+                    self.nearest = plan
+            place = (low + high) // 2
+        return best
+
+    def _is_nearer(self, plan: Plan) -> bool:
+        return self.nearest is None or plan.total_bytes < self.nearest.total_bytes
+
+    def _plan(self, places: Places) -> Plan:
+        changes = self._steps(places)
+        changed = self._anew(self._changed(places))
+        factors = tuple(change.slowdown(self._asked, changed) for change in changes)
+        return Plan(changes, _total(changed), prod(factors), factors)
+
+    def _changed(self, places: Places) -> Recipe:
+        recipe = self._asked.recipe
+        for change in self._steps(places):
+            recipe = change.apply(recipe)
+        return recipe
+
+    def _steps(self, places: Places) -> tuple[Change, ...]:
+        steps = (ladder[place] for ladder, place in zip(self._ladders.values(), places, strict=True))
+        return tuple(step for step in steps if step is not None)
 
 
-def _combinations(asked: Question, *, one_device: bool) -> Iterator[tuple[tuple[int, ...], tuple[Change, ...]]]:
-    """All choices of one step on each ladder, by their harm and the number of changes."""
-    every = ladders(asked.recipe, on_gpu=asked.setup.device == "cuda")
-    if one_device:
-        every = [one for one in every if not any(step and step.harm is Harm.MORE_DEVICES for step in one)]
-    chosen = [(places, _steps(every, places)) for places in itertools.product(*(range(len(one)) for one in every))]
-    chosen.sort(key=lambda one: (max((step.harm for step in one[1]), default=0), len(one[1]), one[0]))
-    return (one for one in chosen if one[1])
-
-
-def _steps(every: Sequence[Ladder], places: Sequence[int]) -> tuple[Change, ...]:
-    steps = (ladder[place] for ladder, place in zip(every, places, strict=True))
-    return tuple(step for step in steps if step is not None)
-
-
-def _contains(places: Sequence[int], known: Sequence[int]) -> bool:
-    """Whether one combination goes at least as far as another in every direction."""
+def _contains(places: Places, known: Places) -> bool:
+    """Whether one choice goes at least as far as another in every direction."""
     return all(place >= other for place, other in zip(places, known, strict=True))
 
 
-def _plan(asked: Question, changes: Sequence[Change], anew: Callable[[Recipe], Question]) -> Plan | None:
-    """What a recipe takes with the changes; None where they do not go together."""
-    recipe: Recipe = asked.recipe
-    for change in changes:
-        recipe = change.apply(recipe)
-    if violations(recipe):
-        return None
-    changed = anew(recipe)
-    factors = tuple(change.slowdown(asked, changed) for change in changes)
-    return Plan(tuple(changes), estimate(changed).per_device.bytes.total, prod(factors), factors)
+def _total(asked: Question) -> int:
+    """Bytes on each device."""
+    return training_peak(asked.numbers.architecture, asked.numbers.weights, asked.setup).bytes.total
 
 
 def asked_anew(asked: Question, recipe: Recipe) -> Question:
