@@ -82,3 +82,23 @@ def write_tokenizer(folder: Path, tokens: list[str], *, added: tuple[str, ...] =
 def read_model(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a folder."""
     return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+LINEAR = """\
+merge_method: linear
+models:
+  - {model: a, parameters: {weight: 1}}
+  - {model: b, parameters: {weight: 3}}
+"""
+ONE_SLICE = """\
+merge_method: passthrough
+slices:
+  - sources: [{{model: a, layer_range: {first}}}]
+  - sources: [{{model: b, layer_range: {second}}}]
+"""
+
+
+def close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6)

@@ -62,7 +62,8 @@ def check(
 
     Findings are errors (training refuses the row, or what it measures is wrong), warnings, and notes.
     """
-    from ftk.runs.check_data import CheckRequest, check_data
+    from ftk.runs.check_data import check_data
+    from ftk.runs.check_plan import CheckRequest
 
     request = CheckRequest(
         target=target,

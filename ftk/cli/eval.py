@@ -48,7 +48,8 @@ def command(
 
     Loss, perplexity and token accuracy are over the rows' answers; metrics are of answers that the model generates.
     """
-    from ftk.runs.evaluate import EvalRequest, evaluate
+    from ftk.runs.eval_request import EvalRequest
+    from ftk.runs.evaluate import evaluate
 
     request = EvalRequest(
         model=model,

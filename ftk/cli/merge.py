@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ftk.core.collection import uncollected
 from ftk.core.tell import tell
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def command(
     if text is not None and not verify:
         raise RecipeError("--text is what models are compared on, and --no-verify leaves that out", place="--text")
 
-    from ftk.runs.merging.adapters import merge_adapters
+    with uncollected():
+        from ftk.runs.merging.adapters import merge_adapters
 
     result = merge_adapters(
         base,
@@ -147,7 +149,7 @@ def _models(path: str, out: str | None, *, plan: bool, seed: int | None, shard_b
 
     from ftk.runs.merging.hashes import Hashes
 
-    with Hashes() as hashes:
+    with Hashes() as hashes, uncollected():
         # Before torch is imported, which leaves a processor idle.
         hashes.start_early(path)
 

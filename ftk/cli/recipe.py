@@ -36,22 +36,32 @@ def copy(
     return {"files": written}
 
 
-def show(recipe: RecipePath, overrides: Overrides = None) -> Mapping[str, object]:
-    """Print a recipe as it is resolved: extended, overridden, with every default."""
-    from ftk.recipe.load import load_recipe
+def show(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="Id of a stage, to be shown as a recipe.")] = None,
+) -> Mapping[str, object]:
+    """Print a recipe, or a chain of stages, as it is resolved: extended, overridden, with every default."""
+    from ftk.core.errors import RecipeError
+    from ftk.recipe.load_stages import load_stages
+    from ftk.recipe.stages import LoadedChain
     from ftk.runs.recipes import recipe_path
 
-    loaded = load_recipe(recipe_path(recipe), overrides or ())
+    loaded = load_stages(recipe_path(recipe), overrides or ())
+    if stage is not None:
+        if not isinstance(loaded, LoadedChain):
+            raise RecipeError(f"{recipe} has no stages", place="--stage")
+        loaded = loaded.stage(stage).loaded
     print(loaded.as_yaml(), end="")
     return {"recipe": loaded.resolved(), "advice": loaded.advice}
 
 
 def validate(recipe: RecipePath, overrides: Overrides = None) -> Mapping[str, object]:
-    """Check a recipe: every violation at once, each with its line."""
-    from ftk.recipe.load import load_recipe
+    """Check a recipe, or a chain of stages: every violation at once, each with its line."""
+    from ftk.recipe.load_stages import load_stages
     from ftk.runs.recipes import recipe_path
 
-    loaded = load_recipe(recipe_path(recipe), overrides or ())
+    loaded = load_stages(recipe_path(recipe), overrides or ())
     for advice in loaded.advice:
         print(f"advice: {advice}", file=sys.stderr)
     print("ok")

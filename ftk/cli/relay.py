@@ -1,4 +1,4 @@
-"""A command that several processes carry out: this one starts them, and ends as the first of them does."""
+"""A command that other processes carry out: this one starts them, and ends as the first of them does."""
 
 import json
 import os
@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ftk.cli.output import ANSWER_FILE, Ended
+
+STAGE = "FTK_STAGE"
+"""Variable that tells a process which stage of a chain it trains, where, and from what: a JSON object."""
 
 
 def relay(processes: int) -> Mapping[str, object] | None:
@@ -29,3 +32,23 @@ def relay(processes: int) -> Mapping[str, object] | None:
     if exit_code:
         raise Ended(exit_code, answer)
     return answer
+
+
+def relay_stage(id: str, *, folder: str, model: str) -> Mapping[str, object]:
+    """Run this very command in a process of its own for one stage of its chain; what it answered.
+
+    Memory, precision and the group of processes are then each stage's own.
+
+    Raises:
+        Ended: the stage failed or was stopped, and has already said why.
+    """
+    from ftk.train.launch import run_again, this_command
+
+    with tempfile.TemporaryDirectory(prefix="ftk-answer-") as temporary:
+        path = Path(temporary, "answer.json")
+        stage = json.dumps({"id": id, "folder": folder, "model": model})
+        exit_code = run_again(this_command(), {ANSWER_FILE: str(path), STAGE: stage})
+        answer = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if exit_code:
+        raise Ended(exit_code, {**answer, "stage": id})
+    return dict(answer)

@@ -1,5 +1,7 @@
 """`ftk train`."""
 
+import json
+import os
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -19,16 +21,27 @@ def command(
 ) -> Mapping[str, object] | None:
     """Train a model as a recipe says, and measure it before and after.
 
-    An unfinished run of the same recipe goes on where it stopped. Ctrl-C and SIGTERM save a checkpoint first.
+    An unfinished run of the same recipe goes on where it stopped. Ctrl-C and SIGTERM save a checkpoint first. Of a
+    file with stages: each in order, from the model of the one before; those that are complete are skipped.
     """
+    from ftk.cli.relay import STAGE, relay, relay_stage
     from ftk.core.errors import RecipeError
-    from ftk.recipe.load import load_recipe
+    from ftk.recipe.load_stages import load_stages
+    from ftk.recipe.stages import LoadedChain
 
     if resume and fresh:
         raise RecipeError("--resume goes on and --fresh starts anew: give one of them")
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_stages(recipe, overrides or ())
+    if isinstance(loaded, LoadedChain):
+        if STAGE not in os.environ:
+            from ftk.runs.stages import run_stages
 
-    from ftk.cli.relay import relay
+            return run_stages(loaded, resume=resume, fresh=fresh, train=relay_stage)
+        place = json.loads(os.environ[STAGE])
+        loaded = loaded.stage(place["id"]).at(folder=place["folder"], model=place["model"])
+        # What goes on and what starts anew was decided for the chain.
+        resume = fresh = False
+
     from ftk.train.launch import processes_to_start
 
     processes = processes_to_start(loaded.recipe.parallel.processes)

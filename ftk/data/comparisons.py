@@ -63,7 +63,8 @@ class ComparisonReader:
         """
         self._num_rows = self._num_without = 0
         num_given = 0
-        for num_given, comparison in enumerate(self._comparisons(), start=1):  # noqa: B007
+        for comparison in self._comparisons():
+            num_given += 1
             yield comparison
         if not num_given:
             raise DataError(

@@ -4,10 +4,30 @@ Shapes: T tokens of a stretch, L tokens of a piece.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Stretch(NamedTuple):
+    """A document as its tokenizer sees it, or as much of it as is held at once."""
+
+    token_ids_T: NDArray[np.int32]
+    num_bytes_T: NDArray[np.int64]
+    """Bytes of text that each token stands for; their sum is that of the text."""
+    ends_T: NDArray[np.int64] = np.zeros(0, np.int64)
+    """The character of the text after each token's last one."""
+    text: str = ""
+
+    def first(self, num_tokens: int) -> "Stretch":
+        """Its first tokens, and the text that they stand for."""
+        if num_tokens == len(self.token_ids_T):
+            return self
+        stop = int(self.ends_T[num_tokens - 1]) if num_tokens and len(self.ends_T) else 0
+        return Stretch(
+            self.token_ids_T[:num_tokens], self.num_bytes_T[:num_tokens], self.ends_T[:num_tokens], self.text[:stop]
+        )
 
 
 class Piece(NamedTuple):
@@ -18,6 +38,23 @@ class Piece(NamedTuple):
     """Tokens at its beginning that are not learned: a BOS or the first of all, and what an earlier piece teaches."""
     num_bytes: int
     """Bytes of text that its learned tokens stand for."""
+    given: tuple[int, ...] = ()
+    """Token ids that are not learned wherever they stand."""
+
+    @property
+    def is_learned_L(self) -> NDArray[np.bool_]:
+        is_new_L = np.arange(len(self.token_ids_L)) >= self.num_context
+        return is_new_L & ~np.isin(self.token_ids_L, self.given) if self.given else is_new_L
+
+
+class PieceMaker(Protocol):
+    """Makes pieces of one document after another, given in stretches."""
+
+    def push(self, stretch: Stretch) -> Iterator[Piece]:
+        """The pieces that are full with this further stretch of the document."""
+
+    def end(self, *, complete: bool = True) -> Iterator[Piece]:
+        """What is left of the document, which `complete` says is whole."""
 
 
 class Cutter:
@@ -38,17 +75,17 @@ class Cutter:
         self._prefix = self._only_bos()
         self._has_begun = False
 
-    def push(self, token_ids_T: NDArray[np.int32], num_bytes_T: NDArray[np.int64]) -> Iterator[Piece]:
-        """The pieces that are full with these further tokens of the document, and the bytes that each stands for."""
-        self._has_begun = self._has_begun or len(token_ids_T) > 0
-        self._token_ids = np.concatenate([self._token_ids, token_ids_T])
-        self._num_bytes = np.concatenate([self._num_bytes, num_bytes_T])
+    def push(self, stretch: Stretch) -> Iterator[Piece]:
+        """The pieces that are full with this further stretch of the document."""
+        self._has_begun = self._has_begun or len(stretch.token_ids_T) > 0
+        self._token_ids = np.concatenate([self._token_ids, stretch.token_ids_T])
+        self._num_bytes = np.concatenate([self._num_bytes, stretch.num_bytes_T])
         yield from self._full()
 
     def end(self, *, complete: bool = True) -> Iterator[Piece]:
         """What is left of the document; with its end, if it is `complete` and the tokenizer has a token for that."""
         if complete and self._eos is not None and self._has_begun:
-            yield from self.push(np.array([self._eos], np.int32), np.zeros(1, np.int64))
+            yield from self.push(Stretch(np.array([self._eos], np.int32), np.zeros(1, np.int64)))
         if len(self._token_ids):
             piece = self._piece(len(self._token_ids))
             # A document of a single token without a BOS or an end has nothing to learn.

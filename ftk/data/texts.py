@@ -12,7 +12,7 @@ from ftk.core.errors import DataError
 from ftk.core.types import TextBlock
 from ftk.data.files import SUFFIXES, files_at
 from ftk.data.settings import Source
-from ftk.data.source import SourceReader, reader_of
+from ftk.data.source import SourceReader, SourceRow, reader_of
 from ftk.data.split import parse_split
 from ftk.data.text_files import (
     TEXT_SUFFIXES,
@@ -180,6 +180,14 @@ class RowTexts:
 
     def fingerprint(self) -> str:
         return self._reader.fingerprint()
+
+    def rows(self) -> Iterator[SourceRow]:
+        """The rows themselves, whatever their columns.
+
+        Raises:
+            DataError: a row does not read, or there is none.
+        """
+        return self._reader.rows()
 
     def blocks(self, left_out: Counter[str]) -> Iterator[TextBlock]:
         """

@@ -10,6 +10,7 @@ from ftk.core.errors import DataError
 from ftk.core.json_values import finite
 from ftk.evaluation.metrics import Metric
 from ftk.evaluation.metrics.custom import CustomMetric
+from ftk.evaluation.metrics.infilling_pass_at_1 import InfillingPassAt1
 
 MAX_GROUPS = 50
 """Values of a column past which it is no grouping, but a free text or a number of the row."""
@@ -49,10 +50,14 @@ def check_metrics(metrics: Sequence[Metric], references: Sequence[str], columns:
 
     Raises:
         RecipeError: there is no such function.
-        DataError: a reference is not what a metric compares with.
+        DataError: a reference is not what a metric compares with, or a row lacks what it needs.
+        SetupError: this machine lacks what a metric needs.
     """
-    judged = [metric for metric in metrics if not isinstance(metric, CustomMetric)]
+    judged = [metric for metric in metrics if not isinstance(metric, CustomMetric | InfillingPassAt1)]
     for metric in metrics:
+        if isinstance(metric, InfillingPassAt1):
+            # Programs are run once, when they are written.
+            metric.check_rows(columns)
         if isinstance(metric, CustomMetric):
             # Not called on anything: it may be slow, or cost money.
             metric.load()

@@ -7,11 +7,13 @@ import torch
 from ftk.core.errors import ModelError, SetupError
 from ftk.models.locate import ADAPTER_CONFIG, ModelPlace, locate
 from ftk.models.settings import ModelSettings
+from ftk.models.vocabulary import grow_vocabulary
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What transformers raises at files that it cannot make sense of."""
 
@@ -129,7 +131,7 @@ def _config(place: ModelPlace, settings: ModelSettings) -> "PreTrainedConfig":
 def _with_adapter(model: Any, place: ModelPlace) -> "PeftModel":
     from peft import PeftConfig, PeftModel
     from safetensors import SafetensorError
-    from transformers import GenerationConfig
+    from transformers import AutoTokenizer, GenerationConfig
 
     folder = place.adapter_folder
     try:
@@ -139,6 +141,9 @@ def _with_adapter(model: Any, place: ModelPlace) -> "PeftModel":
                 f"the adapter in {folder} puts learned tokens before the prompt ({config.peft_type.value}), "
                 "which ftk cannot run yet"
             )
+        if (folder / TOKENIZER_CONFIG).exists():  # type: ignore[operator]
+            # Of tokens that were added the adapter has the rows, which must find a place.
+            grow_vocabulary(model, len(AutoTokenizer.from_pretrained(folder)))
         adapted = PeftModel.from_pretrained(model, folder, config=config)
     except (*UNREADABLE, RuntimeError) as error:
         raise ModelError(

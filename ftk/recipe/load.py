@@ -73,12 +73,20 @@ def load_recipe(
     """Read a recipe with what it extends, put overrides on top, and check all of it.
 
     Raises:
-        RecipeError: the file cannot be read or is no YAML, or anything in it is wrong; every violation has its line.
+        RecipeError: the file cannot be read or is no YAML, it holds a chain of stages, or anything in it is wrong;
+            every violation has its line.
     """
     variables = os.environ if environment is None else environment
     problems: list[Problem] = []
     shape = root_shape(Recipe)
-    written = _read(Path(path), path, shape, variables, problems, extended_by=())
+    written = read_recipe(path, variables, problems)
+    stages = written.child("stages")
+    if stages is not None:
+        raise RecipeError(
+            "is a chain of stages, which ftk train runs, and one recipe is expected here. "
+            f"`ftk recipe show {path} --stage ID > stage.yaml` writes one of its stages as a recipe",
+            place=stages.place,
+        )
     return _loaded(written, path, overrides, shape, variables, problems)
 
 
@@ -103,6 +111,26 @@ def _loaded(
 ) -> LoadedRecipe:
     for override in overrides:
         written = overridden(written, override, shape, environment=variables, problems=problems)
+    recipe, written = checked(written, shape, problems)
+    if problems or recipe is None:
+        raise listed(problems)
+    return LoadedRecipe(recipe, name, written)
+
+
+def read_recipe(path: str, variables: Mapping[str, str], problems: list[Problem]) -> Written:
+    """A file on top of what it extends, as it was written; what cannot be read in it joins `problems`.
+
+    Raises:
+        RecipeError: a file cannot be read or is no YAML.
+    """
+    return _read(Path(path), path, root_shape(Recipe), variables, problems, extended_by=())
+
+
+def checked(written: Written, shape: Shape, problems: list[Problem], *, of: str = "") -> tuple[Recipe | None, Written]:
+    """The recipe, where it is one, and it as written with shorthand filled in; what is wrong joins `problems`.
+
+    `of` stands before what is said of sections that do not go together, as those may have been written apart.
+    """
     written = shape.expanded(written)
     broken = {problem.place for problem in problems}
     problems += _numbers_that_are_booleans(written, shape)
@@ -110,10 +138,8 @@ def _loaded(
     # A value that could not be read, such as one with an unset variable, is not also told to be of the wrong type.
     problems += [problem for problem in found if problem.place not in broken]
     if recipe is not None:
-        problems += [Problem(place_of(_keys(at), written), message) for at, message in violations(recipe)]
-    if problems or recipe is None:
-        raise listed(problems)
-    return LoadedRecipe(recipe, name, written)
+        problems += [Problem(place_of(_keys(at), written), f"{of}{message}") for at, message in violations(recipe)]
+    return recipe, written
 
 
 def _read(

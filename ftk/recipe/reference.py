@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from ftk.core.config import MODULE_FUNCTION, Section
 from ftk.recipe.schema import Recipe
 from ftk.recipe.shapes import Shape, shape_of
+from ftk.recipe.stages import Stage
 
 _HEAD = """# Recipe reference
 
@@ -21,6 +22,17 @@ for a list of one. `extends: other.yaml` starts from another recipe. `${NAME}` t
 literal `${`. On the command line the same paths take values: `training.epochs=1`, `data.train.0.weight=2`.
 """
 
+_STAGES = """## stages
+
+A chain: a list of stages in order, each a recipe of its own that says only what differs from the part that all share,
+and may change any section (another `name` replaces that section whole). `ftk train` trains them one after the other,
+each in a folder of its own, `output.folder/ID`, from the model of the one before; the same command again skips those
+that are complete, goes on with one that is not, and trains anew, in the next number, one that was changed and those
+after it. In the end one table compares every stage's model on every stage's held-out rows. On the command line
+`stages.ID.training.epochs=1` changes one stage; other paths change the shared part. `model.revision` and
+`model.context` of the shared part are of the model that the chain begins with.
+"""
+
 
 def reference_page() -> str:
     """The page, in Markdown."""
@@ -30,6 +42,7 @@ def reference_page() -> str:
         parts.append(f"## {key}\n\n{_description(info)}\n")
         shape = shape_of(info)
         parts += _tables(key, shape, shown) if _has_sections(shape) else [f"Default: `{_default(info)}`.\n"]
+    parts += [_STAGES, *section_table(Stage, prefix="stages.")]
     return "\n".join(parts)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from ftk.objectives.infill import Infill
 from ftk.recipe.schema import Recipe
 
 Violation = tuple[str, str]
@@ -62,6 +63,16 @@ def _optimizer(recipe: Recipe) -> Iterator[Violation]:
         )
 
 
+def _beside(recipe: Recipe) -> Iterator[Violation]:
+    tuning = recipe.tuning
+    if tuning.name == "lora" and tuning.also_learning_rate is not None and not tuning.also:
+        yield (
+            "tuning.also_learning_rate",
+            "tuning.also_learning_rate is for what tuning.also names, and it names nothing. Name embeddings, head or "
+            "norms in tuning.also, or leave it out",
+        )
+
+
 def _length(recipe: Recipe) -> Iterator[Violation]:
     tokens, longest = recipe.training.batch_tokens, recipe.data.max_length
     if tokens is not None and longest is not None and tokens < longest:
@@ -111,8 +122,11 @@ def _texts(recipe: Recipe) -> Iterator[Violation]:
             path = f"data.{part}.{index}"
             for field in foreign:
                 if getattr(source, field) not in (None, (), "auto"):
-                    yield f"{path}.{field}", f"{path}.{field} {_OF_TEXTS[field]}. Leave it out"
-            if is_text and source.columns and set(source.columns) != {"text"}:
+                    yield (
+                        f"{path}.{field}",
+                        f"{path}.{field} {_OF_TEXTS[field].format(task=recipe.task.name)}. Leave it out",
+                    )
+            if is_text and source.columns and set(source.columns) not in _parts_of(recipe, part):
                 yield f"{path}.columns", f"{path}.columns: a text has one part, text, as in {{text: content}}"
     if not is_text:
         if data.overlap:
@@ -128,7 +142,7 @@ def _texts(recipe: Recipe) -> Iterator[Violation]:
         yield "data.truncation", "data.truncation: texts are cut into pieces, and none of them is lost. Leave it out"
     if data.chat_template is not None:
         yield "data.chat_template", "data.chat_template: plain text has no turns to render. Leave it out"
-    if recipe.evaluation.metrics:
+    if recipe.evaluation.metrics and not isinstance(recipe.task, Infill):
         yield (
             "evaluation.metrics",
             "evaluation.metrics judge answers, and plain text has none: perplexity and bits_per_byte are always "
@@ -136,13 +150,41 @@ def _texts(recipe: Recipe) -> Iterator[Violation]:
         )
 
 
+def _parts_of(recipe: Recipe, part: str) -> tuple[set[str], ...]:
+    """Which parts columns may be named for."""
+    holes = part == "eval" and isinstance(recipe.task, Infill)
+    return ({"text"}, {"prefix", "suffix", "middle"}) if holes else ({"text"},)
+
+
+def _infill(recipe: Recipe) -> Iterator[Violation]:
+    task, settings = recipe.task, recipe.evaluation
+    if not isinstance(task, Infill):
+        for index, metric in enumerate(settings.metrics):
+            if metric.name.startswith("infilling_"):
+                yield (
+                    f"evaluation.metrics.{index}",
+                    f"evaluation.metrics: {metric.name} judges how holes are filled, and task: {task.name} fills none. "
+                    "Leave it out, or take task: infill",
+                )
+        return
+    if task.level == "context" and recipe.data.overlap:
+        yield (
+            "data.overlap",
+            "data.overlap does not go with task.level: context, where each piece is rearranged within itself. Leave it "
+            "out, or take level: document",
+        )
+    if any(settings.shots):
+        yield "evaluation.shots", "evaluation.shots shows answered questions, and holes have none. Leave it out"
+
+
 _OF_TEXTS = {
-    "format": "tells how conversations are written, and task: cpt learns from plain text",
-    "system": "is a message of a conversation, and task: cpt learns from plain text",
-    "glob": "takes files as plain text, which task: cpt learns from",
-    "separator": "splits plain text, which task: cpt learns from",
-    "limit": "is of plain text, which task: cpt learns from; of rows take a slice such as split: train[:1000]",
-    "overlap": "is of pieces of plain text, which task: cpt learns from",
+    "format": "tells how conversations are written, and task: {task} learns from plain text",
+    "system": "is a message of a conversation, and task: {task} learns from plain text",
+    "glob": "takes files as plain text, which task: cpt and task: infill learn from",
+    "separator": "splits plain text, which task: cpt and task: infill learn from",
+    "limit": "is of plain text, which task: cpt and task: infill learn from; "
+    "of rows take a slice such as split: train[:1000]",
+    "overlap": "is of pieces of plain text, which task: cpt and task: infill learn from",
 }
 
 
@@ -173,9 +215,11 @@ _RULES: tuple[Callable[[Recipe], Iterator[Violation]], ...] = (
     _quantization,
     _precision,
     _optimizer,
+    _beside,
     _length,
     _weights,
     _pairs,
     _texts,
+    _infill,
     _evaluation,
 )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ftk.core.atomic import atomic_write
 from ftk.core.errors import DataError, RecipeError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
     from transformers import PreTrainedTokenizerBase
+
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def evaluate_answers(
     groups = groups_by(by, columns) if by is not None else None
     positions = Decoder(causal_lm).max_positions
     prompts = ask(renderer, rows, metrics=metrics, max_positions=positions, shots=shots, by=by)
-    tokens = _generate(
+    tokens = generate(
         causal_lm,
         prompts,
         accelerator=accelerator if split else None,
@@ -156,7 +158,7 @@ def write_answers(path: Path, answered: Sequence[Answered]) -> None:
         raise RecipeError(f"the answers cannot be written: {error.strerror or error}", place=str(path)) from error
 
 
-def pick_rows(rows: Sequence[Conversation], max_rows: int | None) -> list[Conversation]:
+def pick_rows(rows: Sequence[_Row], max_rows: int | None) -> list[_Row]:
     """At most `max_rows` rows, evenly spread over all, since files are often ordered by kind."""
     if max_rows is None or len(rows) <= max_rows:
         return list(rows)
@@ -197,9 +199,10 @@ def named_end_token_ids(causal_lm: Any, tokenizer: "PreTrainedTokenizerBase") ->
     return tuple(dict.fromkeys(int(token_id) for token_id in ends if token_id is not None))
 
 
-def _generate(
+def generate(
     causal_lm: "nn.Module", prompts: Sequence[Sequence[int]], *, accelerator: "Accelerator | None", **settings: Any
 ) -> list[list[int]]:
+    """`decode` over the group of processes: prompts are dealt and answers gathered, so that every process gets all."""
     if accelerator is None or accelerator.num_processes == 1:
         return decode(causal_lm, prompts, **settings)
     from accelerate.utils import gather_object

@@ -1,20 +1,15 @@
 """`ftk data check`: what is wrong with the rows of a recipe, or of a data file."""
 
-import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ftk.core.errors import RecipeError, RunError
-from ftk.data.check import ROW_CHECKS, SET_CHECKS
+from ftk.core.errors import RunError
 from ftk.data.check.against import MOST_ROWS, Profile, differences, frequent_words
 from ftk.data.check.benchmark import Benchmark, benchmark_of
 from ftk.data.check.exact_duplicate import ExactDuplicate
@@ -22,46 +17,13 @@ from ftk.data.check.finding import SEVERITIES, Finding, Places, Severity, Tally,
 from ftk.data.check.length_outlier import LengthOutlier, Spread
 from ftk.data.check.near_duplicates import NearDuplicate
 from ftk.data.check.overlap import PromptHash, exact_overlap, near_overlap
-from ftk.data.check.rendered import Rendered, RowRenderer
 from ftk.data.check.row import TEXT_COLUMN, CheckedRow, Family, family_of
-from ftk.data.check.scan import Chunk, Plan, RowCheck, Scan, SetCheck, chunks_of, read_chunk, scan
-from ftk.data.check.special_token_leak import SpecialTokenLeak
-from ftk.data.render import Renderer
+from ftk.data.check.scan import Chunk, Plan, Scan, chunks_of, read_chunk, scan
 from ftk.data.settings import Source
 from ftk.data.source import SourceRow, reader_of
-from ftk.data.template import template_text
 from ftk.data.texts import read_texts
-from ftk.models.load import load_tokenizer
-from ftk.models.settings import ModelSettings
-from ftk.objectives.sft import Sft
-from ftk.recipe.load import load_recipe
-from ftk.recipe.schema import Recipe
-from ftk.runs.training_data import max_length_of
+from ftk.runs.check_plan import CheckRequest, family_learned, for_training, plan_of, recipe_to_check
 from ftk.runs.trust import tell_of_code
-
-_RECIPE_SUFFIXES = (".yaml", ".yml")
-_BARE_RECIPE = "model: ftk://tiny\ndata: {train: ftk://orders/train}\n"
-"""What a data file without a recipe is checked by, before the flags are put on top."""
-_PARTS = {"train": "data.train", "eval": "data.eval"}
-
-
-@dataclass(frozen=True)
-class CheckRequest:
-    """What the command line asks for."""
-
-    target: str
-    """A recipe, or a data file, folder or hub id."""
-    overrides: Sequence[str] = ()
-    eval: str | None = None
-    """Held-out rows instead of the recipe's."""
-    model: str | None = None
-    format: str | None = None
-    columns: Mapping[str, str] | None = None
-    benchmarks: Sequence[str] = ()
-    against: str | None = None
-    near: bool = True
-    similarity: float = 0.8
-    num_processes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -122,16 +84,16 @@ def check_data(request: CheckRequest, *, tell: Callable[[str], None]) -> DataRep
         DataError: a file cannot be read, or is of no known format.
     """
     start = time.perf_counter()
-    recipe, is_bare = _recipe(request)
+    recipe, is_bare = recipe_to_check(request)
     has_model = not is_bare or request.model is not None
-    learns = None if is_bare else _learns(recipe)
+    learns = None if is_bare else family_learned(recipe)
     if has_model:
         tell_of_code(recipe.model, tell)
-    plan = _plan(recipe, request, has_model=has_model, learns=learns)
+    plan = plan_of(recipe, request, has_model=has_model, learns=learns)
     real = _real_rows(request.against) if request.against is not None else []
     profile = Profile(words=frequent_words(real))
     benchmarks = tuple(_benchmark(name) for name in request.benchmarks)
-    train = _scan(recipe.data.train, _for_training(plan, profile if real else None, benchmarks), learns, request)
+    train = _scan(recipe.data.train, for_training(plan, profile if real else None, benchmarks), learns, request)
     tally = _judged(train, plan)
     findings, num_rows = tally.findings("train"), {"train": len(train.places)}
     spreads = {"train": _spread(train, plan)}
@@ -149,79 +111,6 @@ def check_data(request: CheckRequest, *, tell: Callable[[str], None]) -> DataRep
         has_model=has_model,
         seconds=time.perf_counter() - start,
     )
-
-
-def _recipe(request: CheckRequest) -> tuple[Recipe, bool]:
-    """The recipe with the flags on top, and whether there was none but a data file."""
-    written: list[str] = list(request.overrides)
-    is_bare = Path(request.target).suffix not in _RECIPE_SUFFIXES
-    if request.model is not None:
-        written.append(f"model.id={json.dumps(request.model)}")
-    if request.eval is not None:
-        written.append(f"data.eval={json.dumps([_source(request, request.eval)])}")
-    if not is_bare:
-        if request.format is not None or request.columns:
-            raise RecipeError(
-                "--format and --columns are for data files; a recipe says them of each source, such as "
-                "data.train.0.format=messages"
-            )
-        return load_recipe(request.target, written).recipe, False
-    with tempfile.TemporaryDirectory() as folder:
-        bare = Path(folder) / "recipe.yaml"
-        bare.write_text(_BARE_RECIPE, encoding="utf-8")
-        source = f"data.train={json.dumps([_source(request, request.target)])}"
-        return load_recipe(str(bare), [source, *written]).recipe, True
-
-
-def _source(request: CheckRequest, name: str) -> dict[str, Any]:
-    settings = {"source": name, "format": request.format, "columns": request.columns}
-    return {key: value for key, value in settings.items() if value}
-
-
-def _learns(recipe: Recipe) -> Family:
-    if isinstance(recipe.task, Sft):
-        return "conversations"
-    return "preferences" if recipe.task.name == "preference" else "texts"
-
-
-def _plan(recipe: Recipe, request: CheckRequest, *, has_model: bool, learns: Family | None) -> Plan:
-    row_checks: list[RowCheck] = list(ROW_CHECKS)
-    set_checks: list[SetCheck] = list(SET_CHECKS)
-    renderer = None
-    renders = has_model and learns != "texts"
-    if renders:
-        max_length = max_length_of(recipe)
-        row_checks.append(Rendered(max_length, recipe.data.truncation))
-        renderer = partial(
-            _row_renderer,
-            recipe.model,
-            chat_template=recipe.data.chat_template,
-            max_length=max_length,
-            truncation=recipe.data.truncation,
-            train_on=recipe.task.train_on if isinstance(recipe.task, Sft) else "all",
-        )
-    tokens = tuple(_special_tokens(recipe.model)) if has_model else ()
-    row_checks.append(SpecialTokenLeak(tokens))
-    set_checks.append(LengthOutlier(unit="tokens" if renders else "characters"))
-    if request.near:
-        set_checks.append(NearDuplicate(threshold=request.similarity))
-    return Plan(tuple(row_checks), tuple(set_checks), renderer=renderer)
-
-
-def _row_renderer(model: ModelSettings, *, chat_template: str | None, **settings: Any) -> RowRenderer:
-    tokenizer = load_tokenizer(model)
-    return RowRenderer(Renderer(tokenizer, template_text(chat_template, tokenizer)), **settings)
-
-
-def _special_tokens(model: ModelSettings) -> list[str]:
-    tokenizer = load_tokenizer(model)
-    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted({*tokenizer.all_special_tokens, *added})
-
-
-def _for_training(plan: Plan, profile: Profile | None, benchmarks: tuple[Benchmark, ...]) -> Plan:
-    more: tuple[SetCheck, ...] = (profile,) if profile is not None else ()
-    return Plan(plan.row_checks, (*plan.set_checks, *more), benchmarks, plan.renderer)
 
 
 def _scan(sources: Sequence[Source], plan: Plan, learns: Family | None, request: CheckRequest) -> Scan:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ftk.core.types import Examples
 from ftk.data.cache import default_cache_folder
 from ftk.data.comparisons import read_comparisons
+from ftk.data.holes import text_sources
 from ftk.data.load import read_conversations
 from ftk.data.prepare import PreparationReport, prepare
 from ftk.data.prepare_comparisons import prepare_comparisons
@@ -19,9 +20,11 @@ from ftk.data.statistics import Overlap, Statistics, overlap, statistics
 from ftk.data.texts import read_texts
 from ftk.models.load import load_tokenizer
 from ftk.objectives.cpt import Cpt
+from ftk.objectives.infill import Infill
 from ftk.objectives.sft import Sft
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
+from ftk.runs.infilling import infilling_of
 from ftk.runs.training_data import check_overlap, max_length_of, read_text_part
 from ftk.runs.trust import tell_of_code
 
@@ -110,10 +113,13 @@ def _first(
 ) -> tuple[Examples, float | None, dict[str, str]]:
     """The first rows, the share of their loss weight that lies on prompts, and the format of each source looked at."""
     sources, max_length = recipe.data.train, max_length_of(recipe)
-    if isinstance(recipe.task, Cpt):
+    if isinstance(recipe.task, Cpt | Infill):
         texts = read_texts(sources, role="data.train")
         check_overlap(recipe, max_length)
-        examples = first_pieces(texts, tokenizer, num_rows, max_length=max_length, overlap=recipe.data.overlap)
+        how = infilling_of(recipe, tokenizer)[0] if isinstance(recipe.task, Infill) else None
+        examples = first_pieces(
+            texts, tokenizer, num_rows, max_length=max_length, overlap=recipe.data.overlap, infilling=how
+        )
         return examples, None, {}
     renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
     examples, report, formats = _read(
@@ -132,7 +138,7 @@ def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
     """
     recipe = load_recipe(recipe_path, overrides).recipe
     tokenizer, max_length = _tokenizer(recipe), max_length_of(recipe)
-    if isinstance(recipe.task, Cpt):
+    if isinstance(recipe.task, Cpt | Infill):
         return _text_stats(recipe, tokenizer, max_length)
     renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
     train, report, _ = _read(recipe, renderer, recipe.data.train, role="data.train", max_length=_UNBOUND)
@@ -153,7 +159,8 @@ def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
 def _text_stats(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> DataStatistics:
     read = partial(read_text_part, recipe, tokenizer=tokenizer, max_length=_UNBOUND)
     train = read(recipe.data.train, role="data.train")
-    held_out = read(recipe.data.eval, role="data.eval") if recipe.data.eval else None
+    texts = text_sources(recipe.data.eval)
+    held_out = read(texts, role="data.eval") if texts else None
     taken = [*train.report.taken, *(held_out.report.taken if held_out else ())]
     shared = overlap(train.examples, held_out.examples) if held_out else None
     return DataStatistics(

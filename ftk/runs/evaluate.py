@@ -1,7 +1,5 @@
 """`ftk eval`: loss on held-out rows, and judged answers to them, of a model, an adapter or a run."""
 
-import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,8 @@ from ftk.core.types import Conversation, Examples
 from ftk.data.batches import evaluation_batches
 from ftk.data.cache import default_cache_folder
 from ftk.data.comparisons import conversations, read_comparisons
+from ftk.data.holes import text_sources
+from ftk.data.infill_prompt import InfillPrompts
 from ftk.data.load import read_conversations
 from ftk.data.prepare import prepare
 from ftk.data.render import Renderer, renderer_for
@@ -23,43 +23,20 @@ from ftk.evaluation.score import loss_metrics, objective_metrics
 from ftk.models.load import max_positions
 from ftk.models.scoring import ScoringModel
 from ftk.objectives.cpt import Cpt
+from ftk.objectives.infill import Infill
 from ftk.objectives.preference.task import Preference
 from ftk.objectives.sft import Sft
-from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
+from ftk.runs.eval_request import EvalRequest, recipe_to_evaluate
 from ftk.runs.forward_size import forward_tokens
+from ftk.runs.infilling import Filler, held_out_holes, infilling_of
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
 from ftk.runs.training_data import max_length_of, read_text_part
 from ftk.runs.trust import tell_of_code
 
 UNBOUND = 2**31 - 1
-_BARE_RECIPE = "model: ftk://tiny\ndata: {train: ftk://orders/train}\n"
-"""What a model without a recipe is evaluated by, before the flags are put on top."""
-
-
-@dataclass(frozen=True)
-class EvalRequest:
-    """What the command line asks for; None leaves it to the run's recipe, or to the default."""
-
-    model: str
-    data: str | None = None
-    format: str | None = None
-    columns: Mapping[str, str] | None = None
-    subset: str | None = None
-    split: str | None = None
-    metrics: str | None = None
-    """Names with commas between, or a YAML list."""
-    shots: str = "0"
-    train_data: str | None = None
-    by: str | None = None
-    max_new_tokens: int | None = None
-    max_rows: int | None = None
-    chat_template: str | None = None
-    revision: str | None = None
-    seed: int | None = None
-    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +82,12 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
         RunError: a metric of the user's own failed.
     """
     start = time.perf_counter()
-    recipe, is_bare = _recipe(request)
+    recipe, is_bare = recipe_to_evaluate(request)
     answers_file = _answers_file(request) if recipe.evaluation.metrics else None
     tell_of_code(recipe.model, tell)
     model = load_ready_model(recipe.model, quantization=recipe.quantization)
+    if isinstance(recipe.task, Infill):
+        return _infilling(recipe, model, start, answers_file, is_bare=is_bare, tell=tell)
     if isinstance(recipe.task, Cpt):
         return _texts(recipe, model, start, tell)
     renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
@@ -122,6 +101,20 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     return Evaluation(losses, answered, len(examples), time.perf_counter() - start, answers_file)
 
 
+def losses_of(recipe: Recipe, model: ReadyModel, *, tell: Callable[[str], None]) -> Mapping[str, float]:
+    """Figures of a model on the held-out rows of a recipe, as far as they need no generated answers.
+
+    Raises:
+        RecipeError, DataError: the rows are none for this model, such as longer ones than it reads.
+    """
+    if isinstance(recipe.task, Cpt):
+        return _texts(recipe, model, time.perf_counter(), tell).losses
+    renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
+    rows = _held_out(recipe, tell, as_trained=True)
+    examples = _examples(recipe, rows, renderer, _max_length(recipe, model, is_bare=False), tell)
+    return loss_metrics(ScoringModel(model.causal_lm), _batches(examples, model))
+
+
 def _texts(recipe: Recipe, model: ReadyModel, start: float, tell: Callable[[str], None]) -> Evaluation:
     """A model of plain text, by its perplexity and bits a byte on the held-out ones."""
     part = read_text_part(
@@ -133,66 +126,40 @@ def _texts(recipe: Recipe, model: ReadyModel, start: float, tell: Callable[[str]
     return Evaluation(figures, (), len(part.examples), time.perf_counter() - start, None)
 
 
-def _recipe(request: EvalRequest) -> tuple[Recipe, bool]:
-    """The run's recipe with the flags on top, and whether there was no run."""
-    own = recipe_beside(request.model)
-    if own is None and request.data is None:
-        raise RecipeError(
-            f"{request.model} is no run folder that would bring its own held-out rows. Name some with --data"
+def _infilling(
+    recipe: Recipe,
+    model: ReadyModel,
+    start: float,
+    answers_file: Path | None,
+    *,
+    is_bare: bool,
+    tell: Callable[[str], None],
+) -> Evaluation:
+    """How a model reads the held-out texts left to right, and fills the holes in them or those of rows."""
+    max_length = max_length_of(recipe)
+    # Found out before the work: a model without infilling tokens cannot fill holes.
+    InfillPrompts(model.tokenizer)
+    figures: dict[str, float] = {}
+    texts = text_sources(recipe.data.eval)
+    num_examples = 0
+    if texts:
+        read = partial(
+            read_text_part, recipe, texts, tokenizer=model.tokenizer, role="data.eval", max_length=max_length
         )
-    overrides = list(_overrides(request))
-    if own is not None:
-        recipe = load_recipe(str(own), overrides).recipe
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            bare = Path(folder) / "recipe.yaml"
-            bare.write_text(_BARE_RECIPE, encoding="utf-8")
-            recipe = load_recipe(str(bare), overrides).recipe
-    if not recipe.data.eval:
-        raise RecipeError(f"the recipe of {request.model} names no held-out rows. Name some with --data")
-    if own is None and any(recipe.evaluation.shots) and request.train_data is None:
-        raise RecipeError("--shots shows training rows in the prompt. Name them with --train-data")
-    return recipe, own is None
-
-
-def _overrides(request: EvalRequest) -> list[str]:
-    """The flags as paths of a recipe, so that they are checked and explained like one."""
-    values: dict[str, Any] = {"model.id": request.model, "model.revision": request.revision}
-    if request.data is not None:
-        values["data.eval"] = [_source(request, request.data)]
-    if request.train_data is not None:
-        values["data.train"] = [_source(request, request.train_data, is_train=True)]
-    values |= {
-        "data.chat_template": request.chat_template,
-        "evaluation.by": request.by,
-        "evaluation.max_new_tokens": request.max_new_tokens,
-        "evaluation.max_rows": request.max_rows,
-        "seed": request.seed,
-    }
-    written = [f"{path}={json.dumps(value)}" for path, value in values.items() if value is not None]
-    # An id of another model is not at the revision that the run's base was at.
-    revision = ["model.revision=null"] if request.revision is None else []
-    before = ["evaluation.before=true", *revision, *written]
-    if request.metrics is not None:
-        before.append(f"evaluation.metrics={_listed(request.metrics)}")
-    return [*before, f"evaluation.shots={_listed(request.shots)}"]
-
-
-def _source(request: EvalRequest, name: str, *, is_train: bool = False) -> dict[str, Any]:
-    settings = {
-        "source": name,
-        "format": request.format,
-        "columns": request.columns,
-        "subset": request.subset,
-        "split": None if is_train else request.split,
-    }
-    return {key: value for key, value in settings.items() if value}
-
-
-def _listed(text: str) -> str:
-    """`a,b` as the YAML list `[a, b]`; a list or a mapping as it is."""
-    stripped = text.strip()
-    return stripped if stripped.startswith(("[", "{")) else f"[{stripped}]"
+        how, _ = infilling_of(recipe, model.tokenizer)
+        # Of a model without a recipe nobody knows how its texts would be cut.
+        parts = {"left_to_right_": read()} if is_bare else {"": read(infilling=how), "left_to_right_": read()}
+        scoring = ScoringModel(model.causal_lm)
+        for prefix, part in parts.items():
+            found = objective_metrics(scoring, recipe.task.objective(), _batches(part.examples, model))
+            names = ("loss", "bits_per_byte") if prefix else tuple(found)
+            figures |= {f"{prefix}{name}": found[name] for name in names}
+            num_examples = len(part.examples)
+    holes = held_out_holes(recipe, model.tokenizer, max_length=max_length)
+    settings = recipe.evaluation
+    filler = Filler(model.tokenizer, settings.metrics, settings.max_new_tokens, model.pad_token_id, settings.by, tell)
+    answered = (filler.fill(model.causal_lm, holes, answers_file=answers_file),) if holes else ()
+    return Evaluation(figures, answered, num_examples or len(holes), time.perf_counter() - start, answers_file)
 
 
 def _max_length(recipe: Recipe, model: ReadyModel, *, is_bare: bool) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ftk.core.tell import tell
 from ftk.core.types import Batch, Examples
 from ftk.data.batches import TrainBatches
-from ftk.data.prepare_texts import TextReport
+from ftk.data.text_report import TextReport
 from ftk.recipe.load import LoadedRecipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.environment import environment
@@ -30,6 +30,7 @@ from ftk.train.group import join_group, leave_group
 from ftk.train.loop import FitResult, count_total_steps, fit
 from ftk.train.observe import Observer
 from ftk.train.optimizers import AdamW8bit
+from ftk.train.own_rates import give_own_rates
 from ftk.train.random_state import seed_everything
 from ftk.train.rehearse import CPU_TOKENS, find_micro_batch_tokens
 from ftk.train.shard import spread, unwrapped
@@ -64,7 +65,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False,
         data = read_training_data(recipe)
     check_questions(recipe, data)
     expected = expect_memory(recipe, partial(_worst, loaded, data, accelerator), accelerator, say, force=force)
-    start = load_start(recipe, accelerator)
+    start = load_start(recipe, accelerator, new_tokens=data.new_tokens)
     data = with_reference(data, start, recipe, accelerator, say)
     # Adapters start from the same draws on every process.
     seed_everything(recipe.seed)
@@ -113,6 +114,12 @@ def _train(
     training = recipe.training
     optimizer = training.optimizer.build(
         unwrapped(model).named_parameters(), learning_rate=training.learning_rate, weight_decay=training.weight_decay
+    )
+    give_own_rates(
+        optimizer,
+        unwrapped(model).named_parameters(),
+        recipe.tuning.own_learning_rate,
+        learning_rate=training.learning_rate,
     )
     objective = recipe.task.objective(router_loss_weight=tuned.router_loss_weight)
     batches = _batches(loaded, data, accelerator)

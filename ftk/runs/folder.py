@@ -16,7 +16,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,17 +119,17 @@ def choose_folder(wanted: Path, recipe: Mapping[str, Any], *, resume: bool = Fal
         RecipeError: the folder cannot be written, or `resume` insists where nothing can go on.
     """
     _check_writable(wanted)
-    latest = _latest(wanted)
+    latest = latest_folder(wanted)
     if latest is None:
         if resume:
             raise RecipeError(f"there is no run to resume in {wanted}. Leave --resume out to start one")
         return RunFolder(wanted, resumes=False)
-    changes = _changes(latest, recipe)
+    changes = changes_of(latest, recipe)
     if not fresh and changes == [] and not RunFolder(latest, resumes=True).is_finished:
         return RunFolder(latest, resumes=True)
     if resume:
         raise RecipeError(_why_not(latest, changes), place=str(latest))
-    path = _next_number(wanted)
+    path = next_folder(wanted)
     reason = "holds a finished run" if RunFolder(latest, resumes=False).is_finished else "holds another run"
     if fresh:
         reason = "is left as it is (--fresh)"
@@ -138,7 +138,7 @@ def choose_folder(wanted: Path, recipe: Mapping[str, Any], *, resume: bool = Fal
     return RunFolder(path, resumes=False, note=f"{latest} {reason}; this run goes to {path}")
 
 
-def _latest(wanted: Path) -> Path | None:
+def latest_folder(wanted: Path) -> Path | None:
     """The highest-numbered folder of this name that has something in it."""
     pattern = re.compile(re.escape(wanted.name) + r"(?:-(\d+))?")
     found: dict[int, Path] = {}
@@ -149,15 +149,18 @@ def _latest(wanted: Path) -> Path | None:
     return found[max(found)] if found else None
 
 
-def _next_number(wanted: Path) -> Path:
-    latest = _latest(wanted)
+def next_folder(wanted: Path) -> Path:
+    """The next free number of this name."""
+    latest = latest_folder(wanted)
     number = 1
     if latest is not None and latest.name != wanted.name:
         number = int(latest.name.rsplit("-", 1)[1])
     return wanted.with_name(f"{wanted.name}-{number + 1}")
 
 
-def _changes(folder: Path, recipe: Mapping[str, Any]) -> list[str] | None:
+def changes_of(
+    folder: Path, recipe: Mapping[str, Any], *, may_change: Collection[str] = MAY_CHANGE
+) -> list[str] | None:
     """Where the run in `folder` differs from `recipe` in what may not change; None if it is no run folder."""
     try:
         before = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
@@ -167,13 +170,13 @@ def _changes(folder: Path, recipe: Mapping[str, Any]) -> list[str] | None:
     return [
         f"{key}: {old.get(key)!r} then, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _may_change(key)
+        if old.get(key) != new.get(key) and not _is_among(key, may_change)
     ]
 
 
-def _may_change(key: str) -> bool:
+def _is_among(key: str, may_change: Collection[str]) -> bool:
     # The folder's own name may carry a number, and is how the run was found.
-    return key == "output.folder" or any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
+    return key == "output.folder" or any(key == free or key.startswith(f"{free}.") for free in may_change)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

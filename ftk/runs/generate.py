@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ftk.core.errors import DataError, RecipeError
 from ftk.core.types import Conversation, Message
+from ftk.data.infill_prompt import InfillPrompts
 from ftk.data.render import Renderer, renderer_for
 from ftk.generation.decode import decode
 from ftk.generation.detokenize import Detokenizer
@@ -14,6 +15,7 @@ from ftk.models.load import max_positions
 from ftk.models.settings import ModelSettings
 from ftk.recipe.load import load_recipe
 from ftk.runs.answers import end_token_ids, named_end_token_ids
+from ftk.runs.infilling import hole_end_token_ids
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
 from ftk.runs.trust import tell_of_code
@@ -104,6 +106,16 @@ class Speaker:
         ends = named_end_token_ids(self._ready.causal_lm, tokenizer)
         return self._reply(tokenizer(text, verbose=False)["input_ids"], ends, sampling, on_text)
 
+    def fill(self, prefix: str, suffix: str, sampling: Sampling) -> Reply:
+        """What the model puts between a prefix and a suffix.
+
+        Raises:
+            DataError: the model has no infilling tokens, or prefix and suffix leave no position for a middle.
+        """
+        prompts = InfillPrompts(self._ready.tokenizer)
+        ends = hole_end_token_ids(self._ready.causal_lm, self._ready.tokenizer, prompts)
+        return self._reply(prompts.prompt(prefix, suffix), ends, sampling, None, decode_tokens=prompts.middle)
+
     def _renderer(self) -> Renderer:
         tokenizer = self._ready.tokenizer
         if self._chat_template is None and tokenizer.chat_template is None:
@@ -120,6 +132,8 @@ class Speaker:
         ends: Sequence[int],
         sampling: Sampling,
         on_text: Callable[[str], None] | None,
+        *,
+        decode_tokens: Callable[[list[int]], str] | None = None,
     ) -> Reply:
         self._check_length(prompt)
         start = time.perf_counter()
@@ -142,7 +156,9 @@ class Speaker:
         )[0]
         tell(detokenizer.flush())
         return Reply(
-            text=self._ready.tokenizer.decode(tokens, skip_special_tokens=True),
+            text=self._ready.tokenizer.decode(tokens, skip_special_tokens=True)
+            if decode_tokens is None
+            else decode_tokens(tokens),
             num_tokens=len(tokens),
             seconds=time.perf_counter() - start,
             finish_reason="length" if self._was_cut(prompt, tokens, sampling) else "stop",
@@ -159,6 +175,6 @@ class Speaker:
             raise DataError("the prompt is empty; there is nothing to go on from")
         if positions is not None and len(prompt) >= positions:
             raise DataError(
-                f"the conversation has {len(prompt)} tokens and the model {positions} positions, so none is left for "
+                f"the prompt has {len(prompt)} tokens and the model {positions} positions, so none is left for "
                 "an answer. Shorten the prompt; in a chat, /reset starts afresh"
             )

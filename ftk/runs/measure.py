@@ -23,8 +23,9 @@ from ftk.recipe.schema import Recipe
 from ftk.runs.answers import ask, evaluate_answers, pick_rows, pick_shots
 from ftk.runs.folder import RunFolder
 from ftk.runs.forward_size import forward_tokens
+from ftk.runs.infilling import Filler
 from ftk.runs.summary import SampleAnswer
-from ftk.runs.training_data import TrainingData
+from ftk.runs.training_data import InfillingData, Part, TrainingData
 from ftk.runs.tuned_model import TunedModel
 from ftk.train.shard import gathered, is_sharded
 
@@ -63,7 +64,8 @@ def check_questions(recipe: Recipe, data: TrainingData) -> None:
         DataError, RecipeError: they cannot.
     """
     settings = recipe.evaluation
-    if data.eval is None or not settings.metrics:
+    # Holes are checked as they are read.
+    if data.eval is None or not settings.metrics or data.infilling is not None:
         return
     rows = pick_rows(data.eval.conversations, settings.max_rows)
     if not rows:
@@ -105,7 +107,9 @@ class Measure:
         self._folder = folder
         self._accelerator = accelerator
         self._say = say
-        self._batches = self._held_out_batches()
+        self._batches = self._held_out_batches(data.eval)
+        infilling = data.infilling
+        self._left_to_right = self._held_out_batches(infilling.left_to_right if infilling is not None else None)
 
     def losses(self, model: nn.Module) -> dict[str, float]:
         """Figures over all held-out rows, the loss among them; every process must call this.
@@ -145,10 +149,13 @@ class Measure:
         if self._batches:
             self._say(f"evaluating {when} training")
             metrics |= self.losses(model)
-            for number in shots if self._settings.metrics else ():
+            for number in shots if self._settings.metrics and self._data.infilling is None else ():
                 answered, example = self._answers(when, number)
                 metrics |= answered
                 sample = sample or example
+        if self._data.infilling is not None:
+            filled, sample = self._infilling(model, when, self._data.infilling)
+            metrics |= filled
         metrics |= self._general(model)
         figures = Figures(metrics, sample)
         if self._accelerator.is_main_process:
@@ -184,6 +191,33 @@ class Measure:
         named = {f"{name}{suffix}": value for name, value in answered.metrics.items()}
         return named, (question, first.reference, first.answer)
 
+    def _infilling(
+        self, model: nn.Module, when: str, own: InfillingData
+    ) -> tuple[dict[str, float], tuple[str, str, str] | None]:
+        """How the held-out texts are read left to right, and how the holes in them are filled; one of these."""
+        figures: dict[str, float] = {}
+        if self._left_to_right:
+            with self._accelerator.autocast():
+                plain = objective_metrics(model, self._objective, self._left_to_right, self._accelerator)
+            figures = {f"left_to_right_{name}": plain[name] for name in ("loss", "bits_per_byte") if name in plain}
+        if not own.holes:
+            return figures, None
+        data, settings = self._data, self._settings
+        filler = Filler(
+            data.tokenizer, settings.metrics, settings.max_new_tokens, data.pad_token_id, settings.by, self._say
+        )
+        # Caches grow by a position a token: compiled layers would be compiled again and again.
+        eagerly = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
+        with self._accelerator.autocast(), eagerly:
+            answered = filler.fill(
+                self._tuned.causal_lm,
+                own.holes,
+                answers_file=self._folder.evaluations / f"answers_{when}.jsonl",
+                accelerator=self._accelerator,
+            )
+        first = answered.rows[0]
+        return figures | dict(answered.metrics), (first.prompt, first.reference, first.answer)
+
     def _general(self, model: nn.Module) -> dict[str, float]:
         """What is kept of what the model knew; where plain text is learned, in the figures of that."""
         tokenizer, max_length = self._data.tokenizer, self._data.max_length
@@ -205,11 +239,11 @@ class Measure:
             "general_bits_per_byte": bits_per_byte(loss * num_tokens, num_bytes),
         }
 
-    def _held_out_batches(self) -> list[Batch]:
-        if self._data.eval is None:
+    def _held_out_batches(self, part: Part | None) -> list[Batch]:
+        if part is None:
             return []
         return evaluation_batches(
-            self._data.eval.examples,
+            part.examples,
             tokens_per_batch=forward_tokens(self._accelerator.device),
             pad_token_id=self._data.pad_token_id,
             process_index=self._accelerator.process_index,

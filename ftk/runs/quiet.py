@@ -17,3 +17,6 @@ def quieten() -> None:
     # Deprecations are for those who write code, not for those who run it.
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
+    # Both are right for GPT-2: weights stored the other way round, and an embedding trained together with its head.
+    for remark in ("fan_in_fan_out is set to False", "Model has `tie_word_embeddings=True` and a tied layer"):
+        warnings.filterwarnings("ignore", message=remark, category=UserWarning)

@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-PERCENT = re.compile(r"(exact_match|exact_match_squad|f1|rouge_l|json_\w+|token_accuracy|preference_accuracy)\b")
+PERCENT = re.compile(
+    r"(exact_match|exact_match_squad|infilling_\w+|edit_similarity|f1|rouge_l|json_\w+|token_accuracy|preference_accuracy)\b"
+)
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,24 @@ from ftk.core.errors import RecipeError
 from ftk.core.types import Conversation, Examples
 from ftk.data.cache import default_cache_folder
 from ftk.data.comparisons import conversations, read_comparisons
+from ftk.data.holes import Hole, text_sources
+from ftk.data.infill import Infilling
+from ftk.data.infill_format import InfillFormat
 from ftk.data.load import read_conversations
 from ftk.data.prepare import PreparationReport, prepare
 from ftk.data.prepare_comparisons import prepare_comparisons
-from ftk.data.prepare_texts import TextReport, prepare_texts
+from ftk.data.prepare_texts import prepare_texts
 from ftk.data.render import Renderer, renderer_for
 from ftk.data.settings import Source
+from ftk.data.text_report import TextReport
 from ftk.data.texts import read_texts
 from ftk.models.load import load_config, load_tokenizer, max_positions
 from ftk.objectives.cpt import Cpt
+from ftk.objectives.infill import Infill
 from ftk.objectives.sft import Sft
 from ftk.recipe.schema import Recipe
+from ftk.runs.infilling import added_line, held_out_holes, infilling_of
+from ftk.runs.tuned_model import NewTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +50,18 @@ class Part:
 
 
 @dataclass(frozen=True)
+class InfillingData:
+    """What infilling has besides rows."""
+
+    format: InfillFormat
+    added_tokens: tuple[str, ...]
+    """What the tokenizer has got, and the model does not know yet."""
+    left_to_right: Part | None
+    """The held-out texts as they stand, for what the model loses of reading on."""
+    holes: Sequence[Hole]
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """Everything that a run reads."""
 
@@ -52,6 +71,8 @@ class TrainingData:
     max_length: int
     train: Part
     eval: Part | None
+    infilling: InfillingData | None = None
+    """What infilling needs besides; None for another task."""
 
     @property
     def renderer(self) -> Renderer:
@@ -64,8 +85,16 @@ class TrainingData:
         """The tokens that are learned to end an answer or a text; a tokenizer may have none for a text."""
         if self.conversing is not None:
             return self.conversing.end_token_ids
-        end = self.tokenizer.eos_token_id
-        return () if end is None else (int(end),)
+        ends = [self.tokenizer.eos_token_id, self.infilling.format.end if self.infilling is not None else None]
+        return tuple(dict.fromkeys(int(end) for end in ends if end is not None))
+
+    @property
+    def new_tokens(self) -> NewTokens | None:
+        """What the tokenizer has got for this run; None where the model knows all of its tokens."""
+        if self.infilling is None or not self.infilling.added_tokens:
+            return None
+        ids = (int(self.tokenizer.convert_tokens_to_ids(token)) for token in self.infilling.added_tokens)
+        return NewTokens(tuple(ids), len(self.tokenizer))
 
     @property
     def chat_template(self) -> str | None:
@@ -80,7 +109,9 @@ class TrainingData:
 
     def lines(self) -> list[str]:
         """What a person should know of the rows."""
-        lines = [f"train  {line}" for line in self.train.report.lines()]
+        added = self.infilling.added_tokens if self.infilling is not None else ()
+        lines = [added_line(added)] if added else []
+        lines += [f"train  {line}" for line in self.train.report.lines()]
         return lines + [f"eval   {line}" for line in (self.eval.report.lines() if self.eval else [])]
 
 
@@ -93,6 +124,8 @@ def read_training_data(recipe: Recipe) -> TrainingData:
     """
     tokenizer = load_tokenizer(recipe.model)
     max_length = max_length_of(recipe)
+    if isinstance(recipe.task, Infill):
+        return _read_infill(recipe, tokenizer, max_length)
     if isinstance(recipe.task, Cpt):
         read_text = partial(read_text_part, recipe, tokenizer=tokenizer, max_length=max_length)
         train = read_text(recipe.data.train, role="data.train")
@@ -105,10 +138,29 @@ def read_training_data(recipe: Recipe) -> TrainingData:
     return TrainingData(tokenizer, renderer, max_length, train, held_out)
 
 
+def _read_infill(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TrainingData:
+    """Texts to train on, rearranged; held-out ones likewise, and the holes in them."""
+    how, added = infilling_of(recipe, tokenizer)
+    read = partial(read_text_part, recipe, tokenizer=tokenizer, max_length=max_length)
+    train = read(recipe.data.train, role="data.train", infilling=how)
+    texts = text_sources(recipe.data.eval)
+    held_out = read(texts, role="data.eval", infilling=how) if texts else None
+    as_they_stand = read(texts, role="data.eval") if texts else None
+    holes = held_out_holes(recipe, tokenizer, max_length=max_length)
+    own = InfillingData(how.format, added, as_they_stand, holes)
+    return TrainingData(tokenizer, None, max_length, train, held_out, own)
+
+
 def read_text_part(
-    recipe: Recipe, sources: Sequence[Source], *, tokenizer: "PreTrainedTokenizerBase", role: str, max_length: int
+    recipe: Recipe,
+    sources: Sequence[Source],
+    *,
+    tokenizer: "PreTrainedTokenizerBase",
+    role: str,
+    max_length: int,
+    infilling: Infilling | None = None,
 ) -> Part:
-    """Read and tokenize the texts of `sources`, cut into pieces.
+    """Read and tokenize the texts of `sources`, cut into pieces, rearranged where `infilling` says how.
 
     Raises:
         RecipeError: `data.overlap` is beyond half of `max_length`.
@@ -120,6 +172,7 @@ def read_text_part(
         tokenizer,
         max_length=max_length,
         overlap=recipe.data.overlap,
+        infilling=infilling,
         cache_folder=default_cache_folder(),
     )
     return Part(examples, report, lambda: ())

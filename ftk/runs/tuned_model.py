@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ftk.core.errors import FtkError, ModelError
+from ftk.core.errors import FtkError, ModelError, RecipeError
 from ftk.models.checkpointing import enable_activation_checkpointing
 from ftk.models.load import load_model
 from ftk.models.locate import ModelPlace, locate
 from ftk.models.scoring import ScoringModel
+from ftk.models.vocabulary import grow_vocabulary
 from ftk.recipe.schema import Recipe
 from ftk.train.precision import FROZEN_DTYPES, resolve_precision, store_trained_in_float32
 from ftk.tuning.full import Full
@@ -44,15 +45,28 @@ class TunedModel:
 
 
 @dataclass(frozen=True)
+class NewTokens:
+    """Tokens that the tokenizer has got, and the model does not know yet."""
+
+    ids: tuple[int, ...]
+    num_tokens: int
+    """Of the tokenizer, the new ones included."""
+
+
+@dataclass(frozen=True)
 class StartModel:
     """The model as a run begins, before anything is added to it: what a reference is computed with."""
 
     place: ModelPlace
     causal_lm: Any
+    new_token_ids: tuple[int, ...] = ()
+    """Tokens that it has got rows for, which are not trained yet."""
 
 
-def load_start(recipe: Recipe, accelerator: "Accelerator") -> StartModel:
+def load_start(recipe: Recipe, accelerator: "Accelerator", *, new_tokens: NewTokens | None = None) -> StartModel:
     """Load the model, quantized where the recipe says so; of an adapter folder the base with its adapter.
+
+    `new_tokens` get rows in it.
 
     Raises:
         ModelError: the model cannot be used, or a format does not go with it.
@@ -72,7 +86,15 @@ def load_start(recipe: Recipe, accelerator: "Accelerator") -> StartModel:
     if place.adapter_folder is not None and isinstance(recipe.tuning, Full):
         # All weights move and are written: the adapter becomes part of them.
         model = model.merge_and_unload()
-    return StartModel(place, model)
+    if new_tokens is not None:
+        if recipe.tuning.name != "full" and recipe.parallel.strategy == "fsdp":
+            raise RecipeError(
+                f"tuning: {recipe.tuning.name} with new tokens and parallel.strategy: fsdp do not go together: rows of "
+                "a sharded embedding cannot be trained apart. Use strategy: ddp",
+                place="parallel.strategy",
+            )
+        grow_vocabulary(model, new_tokens.num_tokens, new_token_ids=new_tokens.ids)
+    return StartModel(place, model, () if new_tokens is None else new_tokens.ids)
 
 
 def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> TunedModel:
@@ -83,7 +105,7 @@ def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> Tuned
         RecipeError: a target module does not exist, or settings are not those of the adapter that goes on.
     """
     config = start.causal_lm.config
-    model = _tuned(start.causal_lm, recipe)
+    model = _tuned(start, recipe)
     store_trained_in_float32(model)
     if recipe.training.activation_checkpointing:
         enable_activation_checkpointing(model)
@@ -103,9 +125,9 @@ def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> Tuned
     )
 
 
-def _tuned(model: Any, recipe: Recipe) -> Any:
+def _tuned(start: StartModel, recipe: Recipe) -> Any:
     try:
-        return recipe.tuning.apply(model)
+        return recipe.tuning.apply(start.causal_lm, new_token_ids=start.new_token_ids)
     except FtkError:
         raise
     except (ValueError, TypeError, NotImplementedError) as error:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -76,6 +76,21 @@ def launch(command: Sequence[str], *, processes: int) -> int:
         if first_failed == 0 or code == first_code:
             return first_code
         raise RunError(f"process {first_failed} ended with exit code {code}:\n{_tail(errors[first_failed])}")
+
+
+def run_again(command: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run `command` in one process with further environment variables, and wait for it; its exit code.
+
+    It speaks on this one's streams. SIGINT and SIGTERM are passed on.
+    """
+    # A session of its own: Ctrl-C in a terminal would otherwise reach it twice, from there and from here.
+    child = subprocess.Popen(command, env={**os.environ, **variables}, start_new_session=True)
+    try:
+        with _passing_on_signals([child]):
+            child.wait()
+    finally:
+        _end([child])
+    return _exit_code(child)
 
 
 def free_port() -> int:

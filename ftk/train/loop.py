@@ -15,6 +15,7 @@ from ftk.core.types import Batch, BatchSource, Objective
 from ftk.train.checkpoint import Checkpoints, latest
 from ftk.train.evaluations import Evaluations
 from ftk.train.observe import Observer
+from ftk.train.own_rates import own_learning_rate
 from ftk.train.peak_memory import peak_memory_bytes
 from ftk.train.progress import Progress
 from ftk.train.rehearse import rehearse
@@ -134,7 +135,13 @@ def fit(
             learning_rate = settings.learning_rate * schedule.factor(progress.step + 1, total_steps)
             result = step(next(steps), learning_rate=learning_rate)
             progress.count(result, seconds=time.monotonic() - started)
-            observer.step(result, progress, learning_rate=learning_rate, steps_per_epoch=batches.steps_per_epoch)
+            observer.step(
+                result,
+                progress,
+                learning_rate=learning_rate,
+                own_learning_rate=own_learning_rate(optimizer, learning_rate),
+                steps_per_epoch=batches.steps_per_epoch,
+            )
             error = stop_error(result.stop_flags, step=progress.step)
             if error is None and evaluations.is_due(progress.step, *timing):
                 evaluations.run(progress, **parts)

@@ -81,9 +81,18 @@ class Observer:
         self._display = open_display(total_steps=total_steps, first_step=progress.step)
 
     def step(
-        self, result: StepResult, progress: Progress, *, learning_rate: float, steps_per_epoch: int | None
+        self,
+        result: StepResult,
+        progress: Progress,
+        *,
+        learning_rate: float,
+        own_learning_rate: float | None = None,
+        steps_per_epoch: int | None,
     ) -> None:
-        """Note a step, where it is one of those that are logged; the last one always is."""
+        """Note a step, where it is one of those that are logged; the last one always is.
+
+        `own_learning_rate` is that of weights which have another than the rest.
+        """
         if not self._is_main or (progress.step % self._log_every and progress.step < self._total_steps):
             return
         seconds = progress.seconds - self._seconds_before
@@ -98,6 +107,8 @@ class Observer:
             "tokens_per_second": (progress.tokens - self._tokens_before) / seconds if seconds else 0.0,
             "peak_memory_bytes": peak_memory_bytes(self._accelerator.device),
         }
+        if own_learning_rate is not None:
+            record["also_learning_rate"] = own_learning_rate
         if len(result.terms) > 1:
             record |= result.terms
         if result.skipped:

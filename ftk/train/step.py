@@ -15,6 +15,7 @@ from torch.nn.utils import get_total_norm
 from ftk.core.types import Batch, Objective, Terms
 from ftk.train import random_state
 from ftk.train.nonfinite import nonfinite_error, nonfinite_rows
+from ftk.train.own_rates import set_learning_rate
 from ftk.train.shard import gradient_exchange, is_sharded, whole
 
 if TYPE_CHECKING:
@@ -203,8 +204,7 @@ class Step:
         if self._max_grad_norm is not None and grad_norm > self._max_grad_norm:
             scale = self._max_grad_norm / (grad_norm + 1e-6)
             torch._foreach_mul_([parameter.grad for parameter in self._parameters if parameter.grad is not None], scale)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self._optimizer, learning_rate)
         if self._accelerator.scaler is None:
             self._optimizer.step()
         else:

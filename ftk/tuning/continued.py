@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ftk.core.errors import RecipeError
+from ftk.tuning.beside import tie_copies
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
-def continue_lora(model: "PeftModel", wanted: Mapping[str, Any], *, modules: set[str] | None) -> "PeftModel":
+def continue_lora(
+    model: "PeftModel", wanted: Mapping[str, Any], *, modules: set[str] | None, beside: set[str] | None
+) -> "PeftModel":
     """The model with its own adapter, whose weights take gradients as when it was made.
 
     An adapter is written without its base, so what is learned has to lie in the one that the base goes with.
@@ -21,6 +24,7 @@ def continue_lora(model: "PeftModel", wanted: Mapping[str, Any], *, modules: set
         wanted: what the recipe says of `rank`, `alpha`, `rslora`, `dora` and `dropout`; left out where it is silent.
             All but the dropout are settled by the adapter.
         modules: full names of the modules that shall have an adapter; None where the recipe is silent.
+        beside: full names of the modules that shall be trained whole beside it; None where the recipe is silent.
 
     Raises:
         RecipeError: the adapter is of another kind, or was made with other settings than are wanted.
@@ -49,6 +53,10 @@ def continue_lora(model: "PeftModel", wanted: Mapping[str, Any], *, modules: set
     if modules is not None and modules != set(layers):
         shown = ", ".join(sorted({layer.rsplit(".", 1)[-1] for layer in layers}))
         raise _settled("tuning.target_modules", f"{len(modules)} modules", f"{len(layers)} ({shown})")
+    own_beside = _trained_whole(model)
+    if beside is not None and beside != own_beside:
+        raise _settled("tuning.also", _listed(beside), _listed(own_beside))
+    tie_copies(model.base_model.model)
     if "dropout" in wanted:
         config.lora_dropout = wanted["dropout"]
         for module in layers.values():
@@ -56,6 +64,17 @@ def continue_lora(model: "PeftModel", wanted: Mapping[str, Any], *, modules: set
     config.inference_mode = False
     model.set_adapter(name)
     return model
+
+
+def _trained_whole(model: "PeftModel") -> set[str]:
+    """Full names of the base's modules of which the adapter brings copies."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    return {name for name, module in model.base_model.model.named_modules() if isinstance(module, ModulesToSaveWrapper)}
+
+
+def _listed(modules: set[str]) -> str:
+    return ", ".join(sorted({name.rsplit(".", 1)[-1] for name in modules})) or "nothing"
 
 
 def _settled(place: str, wanted: object, own: object) -> RecipeError:

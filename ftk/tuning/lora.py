@@ -5,16 +5,24 @@ weight decomposition: Liu et al. 2024 (arXiv:2402.09353), equation 5.
 """
 
 import difflib
+from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol, cast
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from ftk.core.config import Section
+from ftk.core.config import OneOrMore, Section
 from ftk.core.errors import RecipeError
+from ftk.tuning.beside import COPIES, Also, modules_beside, peft_ties, tie_copies
 from ftk.tuning.continued import continue_lora
+from ftk.tuning.new_tokens import refuse_new_tokens, token_rows
 
 ALL_LINEAR = "all-linear"
+SETTLED = {"rank", "alpha", "dropout", "rslora", "dora"}
+"""Settings that an adapter was made with, apart from its modules."""
+
+_OF_PEFT = (".lora_A.", ".lora_B.", COPIES, ".original_module")
+"""What stands in the names of modules that are no target: parts of adapters, and what is trained whole."""
 
 
 class _HasHead(Protocol):
@@ -38,9 +46,16 @@ class Lora(Section):
     """Scale by alpha / sqrt(rank), which keeps high ranks learning."""
     dora: bool = False
     """Train each weight's magnitude apart from its direction: often better at low rank, and slower."""
+    also: Annotated[tuple[Also, ...], OneOrMore()] = ()
+    """Modules trained whole beside the adapters, and saved with them: `embeddings`, `head`, `norms`.
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """The model wrapped by PEFT, adapters added in float32, everything else frozen.
+    For domains with words of their own and for longer texts. Embeddings and head are as large as the vocabulary; where
+    they are one weight, naming either trains both, and they stay one."""
+    also_learning_rate: Annotated[float, Field(gt=0, lt=10)] | None = None
+    """Peak learning rate of what `also` names; null is `training.learning_rate`. Customary: a tenth to a half of it."""
+
+    def apply(self, model: nn.Module, *, new_token_ids: Sequence[int] = ()) -> nn.Module:
+        """The model wrapped by PEFT, adapters added in float32, all else but `also` and rows of new tokens frozen.
 
         A model that brings an adapter goes on with that one.
 
@@ -50,10 +65,14 @@ class Lora(Section):
         from peft import LoraConfig, PeftModel, get_peft_model
 
         if isinstance(model, PeftModel):
-            wanted = self.model_dump(include=self.model_fields_set - {"name", "target_modules"})
+            refuse_new_tokens(new_token_ids)
+            wanted = self.model_dump(include=self.model_fields_set & SETTLED)
             named = "target_modules" in self.model_fields_set
             modules_wanted = set(self.modules_of(model.base_model.model)) if named else None
-            return cast(nn.Module, continue_lora(model, wanted, modules=modules_wanted))
+            beside_wanted = (
+                set(modules_beside(model.base_model.model, self.also)) if "also" in self.model_fields_set else None
+            )
+            return cast(nn.Module, continue_lora(model, wanted, modules=modules_wanted, beside=beside_wanted))
         modules = self.modules_of(model)
         experts = expert_parameters(model) if self.target_modules == ALL_LINEAR else []
         if experts and (self.dropout or self.dora):
@@ -61,6 +80,13 @@ class Lora(Section):
                 f"adapters on the experts of this model ({', '.join(experts)}) take neither dropout nor dora. "
                 "Set tuning.dropout to 0 and tuning.dora to false, or name target_modules outside the experts",
                 place="tuning",
+            )
+        beside = modules_beside(model, self.also)
+        both = sorted(set(beside) & set(modules))
+        if both:
+            raise RecipeError(
+                f"{', '.join(both)} would get an adapter and be trained whole: name it in target_modules or in also",
+                place="tuning.also",
             )
         config = LoraConfig(
             r=self.rank,
@@ -70,9 +96,18 @@ class Lora(Section):
             target_parameters=experts or None,
             use_rslora=self.rslora,
             use_dora=self.dora,
+            modules_to_save=beside or None,
+            ensure_weight_tying=peft_ties(beside, model),
+            trainable_token_indices=token_rows(model, new_token_ids, trained={*beside, *modules}),
             task_type="CAUSAL_LM",
         )
-        return cast(nn.Module, get_peft_model(model, config))
+        adapted = get_peft_model(model, config)
+        tie_copies(adapted.base_model.model)
+        return cast(nn.Module, adapted)
+
+    def own_learning_rate(self, parameter: str) -> float | None:
+        """The peak learning rate of a trained parameter, by its name, where it is another than the run's."""
+        return self.also_learning_rate if COPIES in parameter else None
 
     def modules_of(self, model: nn.Module) -> list[str]:
         """Full names of the linear modules that get an adapter.
@@ -104,7 +139,7 @@ class Lora(Section):
 def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The matrix products of a model by full name, quantized ones and GPT-2's transposed ones included.
 
-    One that has an adapter counts as itself, and its adapter not.
+    One that has an adapter counts as itself, and its adapter not; one that is trained whole takes no adapter.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -112,7 +147,9 @@ def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D):
             wrapped = name.removesuffix(".base_layer")
-            if wrapped != name or not (".lora_A." in name or ".lora_B." in name):
+            if wrapped != name or not any(
+                part in name for part in (".lora_A.", ".lora_B.", COPIES, ".original_module")
+            ):
                 found[wrapped] = module
     return found
 

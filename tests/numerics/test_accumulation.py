@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from model_stand_in import Baselined, StandIn
 from preference_objectives import LOSSES, batch_of, examples, objective_of
+from rows_stand_in import OBJECTIVES, collate, data_of, objective_named, rows, split
 from torch import nn
-from train_stand_in import OBJECTIVES, Baselined, StandIn, collate, data_of, objective_named, rows, split
 
 from ftk.core.errors import RunError
 from ftk.numerics.completions import completion_sums

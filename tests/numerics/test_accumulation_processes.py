@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from rows_stand_in import OBJECTIVES
 from safetensors.torch import load_file
-from train_stand_in import OBJECTIVES
 
 from ftk.train.launch import launch
 

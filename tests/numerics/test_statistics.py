@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from model_stand_in import Baselined, StandIn
+from rows_stand_in import rows, split
 from torch import Tensor, nn
-from train_stand_in import Baselined, StandIn, rows, split
 
 from ftk.core.types import Batch, Terms, TokenScores
 from ftk.objectives.sft import SftObjective

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
 NUM_PAIRS = 12
 PAIRS = [
     {
@@ -53,3 +56,14 @@ output: {output}
 
 def steps_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+ONE_STEP = ("training.max_steps=1", "evaluation.every=null", "evaluation.before=false", "checkpoint.every=null")
+
+
+def parts_in(cache: Path) -> list[Path]:
+    return sorted(cache.glob("reference-*/part-*.safetensors"))
+
+
+def model_of(answer: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return load_file(Path(answer["model_folder"]) / "model.safetensors")

@@ -15,7 +15,8 @@ from ftk.data.render import renderer_for
 from ftk.evaluation.metrics.rouge_l import RougeL
 from ftk.runs import answers as answers_module
 from ftk.runs.answers import evaluate_answers
-from ftk.runs.evaluate import EvalRequest, evaluate
+from ftk.runs.eval_request import EvalRequest
+from ftk.runs.evaluate import evaluate
 
 # PEFT asks for a name that transformers 5.23 has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

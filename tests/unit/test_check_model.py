@@ -9,7 +9,8 @@ import pytest
 from run_ftk import Ftk
 
 from ftk.data.check.finding import Finding
-from ftk.runs.check_data import CheckRequest, check_data
+from ftk.runs.check_data import check_data
+from ftk.runs.check_plan import CheckRequest
 
 GOOD = {"question": "What is the capital of France?", "answer": "Paris."}
 OTHER = {"question": "How many days has a week?", "answer": "Seven days."}

@@ -1,68 +1,24 @@
 """Formats of preference data: what each reads, how pairs come of it, and what is refused."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from comparison_rows import BAD, GOOD, PAIRS, USER, read
 
 from ftk.core.errors import DataError
 from ftk.core.types import Comparison
 from ftk.data.comparisons import Comparisons, conversations, read_comparisons
 from ftk.data.formats import PREFERENCE_FORMATS
-from ftk.data.load import read_conversations
 from ftk.data.settings import Source
 
-USER = {"role": "user", "content": "q"}
-GOOD, BAD = {"role": "assistant", "content": "good"}, {"role": "assistant", "content": "bad"}
-PAIRS: dict[str, list[list[dict[str, Any]]]] = {
-    # By format: rows of a file, all of which say that `good` is the better answer to `q`.
-    "pairs": [
-        [{"prompt": "q", "chosen": "good", "rejected": "bad"}],
-        [{"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}],
-        [{"prompt": [USER], "chosen": "good", "rejected": [BAD]}],
-        [{"chosen": [USER, GOOD], "rejected": [USER, BAD]}],
-        # HuggingFaceH4/ultrafeedback_binarized: the prompt beside whole conversations, and the chosen one once more.
-        [{"prompt": "q", "chosen": [USER, GOOD], "rejected": [USER, BAD], "messages": [USER, GOOD]}],
-        [{"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"}],
-    ],
-    "ranked": [
-        [{"prompt": "q", "ranked": ["good", "bad"]}],
-        [{"ranked": [[USER, GOOD], [USER, BAD]]}],
-    ],
-    "rated": [
-        [{"prompt": "q", "completions": [{"completion": "bad", "rating": 1}, {"completion": "good", "rating": 4.5}]}],
-        # openbmb/UltraFeedback
-        [
-            {
-                "instruction": "q",
-                "completions": [
-                    {"response": "good", "overall_score": 8.0, "model": "m"},
-                    {"response": "bad", "overall_score": 7.5, "model": "n"},
-                ],
-            }
-        ],
-        [{"prompt": "q", "completions": ["bad", "good"], "ratings": ["2", "3"]}],
-        [{"prompt": "q", "completions": '["bad", "good"]', "ratings": "[2, 3]"}],
-    ],
-    "rated_messages": [
-        [{"messages": [USER, BAD], "rating": 2}, {"messages": [USER, GOOD], "rating": 5}],
-        [{"messages": json.dumps([USER, GOOD]), "rating": "0.7"}, {"messages": [USER, BAD], "rating": -1}],
-    ],
-}
 LABELLED = [
     [{"prompt": "q", "completion": "good", "label": True}, {"prompt": "q", "completion": "bad", "label": False}],
     [{"prompt": [USER], "completion": [GOOD], "label": 1}, {"prompt": "q", "completion": "bad", "label": "False"}],
     [{"completion": [USER, GOOD], "label": "true"}, {"completion": [USER, BAD], "label": 0}],
 ]
 CASES = [(name, rows) for name, files in PAIRS.items() for rows in files]
-
-
-def read(tmp_path: Path, *rows: Any, unpaired: bool = False, **source: Any) -> Comparisons:
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_comparisons([Source(source=str(file), **source)], unpaired=unpaired)
 
 
 def said(comparisons: Comparisons) -> list[tuple[str, ...]]:
@@ -205,75 +161,6 @@ def test_rated_rows_are_grouped_by_prompt_wherever_they_stand(tmp_path: Path) ->
     assert "6 rows, format rated_messages (found from the columns): 4 pairs; 1 prompts gave none" in str(
         comparisons.taken[0]
     )
-
-
-BROKEN: list[tuple[dict[str, Any], str]] = [
-    ({"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected are equal"),
-    ({"prompt": "q", "chosen": [GOOD], "rejected": [{**GOOD, "weight": 0}]}, "chosen and rejected are equal"),
-    ({"prompt": "q", "chosen": "a", "rejected": " "}, "rejected is empty"),
-    ({"prompt": "q", "chosen": "", "rejected": "a"}, "chosen is empty"),
-    ({"prompt": "q", "chosen": "a", "rejected": None}, "rejected is missing, expected text"),
-    ({"chosen": [USER, GOOD], "rejected": [{**USER, "content": "r"}, BAD]}, "different prompts: .* from message 1 on"),
-    ({"chosen": [USER, GOOD, USER, GOOD], "rejected": [USER, GOOD, {**USER, "content": "r"}, BAD]}, "from message 3"),
-    ({"prompt": "r", "chosen": [USER, GOOD], "rejected": [USER, BAD]}, "chosen is a whole conversation, and its"),
-    ({"chosen": [USER, GOOD], "rejected": [USER]}, "no answer: rejected ends with user, expected assistant"),
-    ({"chosen": [USER, GOOD, GOOD], "rejected": [USER, GOOD]}, "rejected is empty after what it shares"),
-    ({"chosen": "a", "rejected": "b"}, "chosen has no prompt: give a column prompt"),
-    ({"chosen": [GOOD], "rejected": [BAD]}, "chosen has no prompt"),
-    ({"chosen": "\n\nAssistant: a", "rejected": "b"}, "chosen has no message of the user"),
-    ({"prompt": "q", "ranked": ["a"]}, "ranked is not a list with at least two answers"),
-    ({"prompt": "q", "ranked": ["a", "b", "a"]}, "answer 1 and answer 3 are equal"),
-    ({"prompt": "q", "completions": ["a", "b"], "ratings": [1]}, "there are 2 completions and 1 ratings"),
-    ({"prompt": "q", "completions": ["a", "b"], "ratings": [1, "N/A"]}, "rating 2 is 'N/A', expected a number"),
-    ({"prompt": "q", "completions": ["a", "b"]}, "answer 1 is str, expected an object with an answer"),
-    ({"prompt": "q", "completions": [{"text": "a", "grade": 1}]}, "answer 1 has text, grade, expected an object"),
-    ({"messages": [USER, GOOD], "rating": None}, "rating is missing, expected a number"),
-    ({"prompt": "q", "completion": "a", "label": True}, "no rejected answer to compare it with. .* loss: kto"),
-    ({"prompt": "q", "completion": "a"}, "there is no column rejected: .* loss: kto"),
-    ({"prompt": "q", "chosen": "a"}, "there is no column rejected: .* loss: kto"),
-    ({"text": "a"}, r"no known format of preference data \(pairs: chosen, rejected; .*module:function.* loss: kto"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("row", "message"), BROKEN)
-def test_broken_rows_are_errors_with_file_and_row(row: dict[str, Any], message: str, tmp_path: Path) -> None:
-    rows = [*_intact(row), row]
-    with pytest.raises(DataError, match=rf"rows.jsonl:{len(rows)}: .*{message}") as caught:
-        list(read(tmp_path, *rows))
-    assert caught.value.exit_code == 2
-
-
-def _intact(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row of the same format that is as it should be; none where the format itself is refused."""
-    name = next((name for name, one in PREFERENCE_FORMATS.items() if one.matches(row)), "")
-    return PAIRS[name][0][:1] if name in PAIRS else []
-
-
-def test_a_later_row_without_a_rejected_column_names_kto(tmp_path: Path) -> None:
-    rows = [PAIRS["pairs"][0][0], {"prompt": "q", "chosen": "a"}]
-    with pytest.raises(DataError, match=r"rows.jsonl:2: the row has no column rejected, .* loss: kto"):
-        list(read(tmp_path, *rows))
-
-
-@pytest.mark.parametrize("label", [None, "good", 2, 0.5])
-def test_a_label_that_is_neither_true_nor_false(label: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"rows.jsonl:1: .* expected true or false"):
-        list(read(tmp_path, {"prompt": "q", "completion": "a", "label": label}, unpaired=True))
-
-
-def test_equal_answers_of_two_rows_name_both(tmp_path: Path) -> None:
-    rows = [{"messages": [USER, GOOD], "rating": 1}, {"messages": [USER, GOOD], "rating": 2}]
-    with pytest.raises(DataError, match=r"rows.jsonl:2: the answers of rows 2 and 1 are equal"):
-        list(read(tmp_path, *rows))
-
-
-def test_a_format_for_another_task_is_refused_before_rows_are_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"format alpaca is of conversations, .* loss: kto"):
-        read(tmp_path, format="alpaca")
-    with pytest.raises(DataError, match=r"format pairs is of preference data, which task: preference learns from"):
-        read_conversations([Source(source=str(tmp_path / "rows.jsonl"), format="pairs")])
-    with pytest.raises(DataError, match=r"no known format .* of preference data \(pairs\): task: preference learns"):
-        list(read_conversations([Source(source="ftk://orders/preference_train")]))
 
 
 def test_the_good_answer_of_each_prompt_once(tmp_path: Path) -> None:

@@ -6,64 +6,15 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from scoring_stand_in import SIZES, A, B, C, batch_of, gradients, llama
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
-from transformers.models.mixtral import modeling_mixtral
 
 from ftk.core.errors import ModelError
-from ftk.core.types import Batch
 from ftk.models.checkpointing import enable_activation_checkpointing
 from ftk.models.scoring import ScoringModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
-SIZES: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.3,
-}
-A, B, C = [5, 6, 7, 8], [9, 10, 11, 12, 13], [14, 15, 16]
-
-
-def llama(**values: Any) -> Any:
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**{**SIZES, **values})).train()
-
-
-def batch_of(*rows: list[list[int]]) -> Batch:
-    length = max(sum(map(len, row)) for row in rows)
-    ids, positions, owners, weights = (torch.zeros((len(rows), length)) for _ in range(4))
-    for r, row in enumerate(rows):
-        start = 0
-        for d, document in enumerate(row, start=1):
-            here = slice(start, start + len(document))
-            ids[r, here] = torch.tensor(document).float()
-            positions[r, here] = torch.arange(len(document)).float()
-            owners[r, here] = d
-            weights[r, start + 1 : here.stop] = 1
-            start = here.stop
-    return Batch(
-        input_ids_BL=ids.long(),
-        position_ids_BL=positions.long(),
-        document_ids_BL=owners.long(),
-        weights_BL=weights,
-        answers_BL=weights > 0,
-        packed=any(len(row) > 1 for row in rows),
-        num_tokens=int((owners > 0).sum()),
-        num_examples=sum(map(len, rows)),
-        indices=(),
-    )
-
-
-def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
-    model.zero_grad()
-    loss.backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -240,55 +191,6 @@ def test_flattened_rows_give_what_the_rows_give() -> None:
     assert arrangement.input_ids_RM.tolist() == [A + B + C]
     model._arrange = lambda batch: arrangement  # type: ignore[method-assign]
     torch.testing.assert_close(model(batch), expected)
-
-
-MIXTURES = {"mixtral": "num_local_experts", "qwen3_moe": "num_experts"}
-
-
-def mixture(family: str, **values: Any) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        family, **{**SIZES, MIXTURES[family]: 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, **values}
-    )
-    return AutoModelForCausalLM.from_config(config).train()
-
-
-@pytest.mark.parametrize("family", MIXTURES)
-def test_router_load_gives_the_balancing_loss_of_transformers(family: str) -> None:
-    causal_lm = mixture(family)
-    model = ScoringModel(causal_lm, router=True)
-    for batch in (batch_of([A]), batch_of([A], [B])):
-        load = model(batch).router
-        mask = (batch.document_ids_BL > 0).long()
-        outputs = causal_lm(input_ids=batch.input_ids_BL, attention_mask=mask, output_router_logits=True)
-        expected = modeling_mixtral.load_balancing_loss_func(outputs.router_logits, 4, 2, mask)
-        assert load.num_tokens == 2 * batch.num_tokens
-        loss = 4 * (load.counts_E / load.num_tokens * load.probabilities_E / load.num_tokens).sum()
-        torch.testing.assert_close(loss, expected)
-        torch.testing.assert_close(loss, outputs.aux_loss)
-        found, wanted = gradients(model, loss), gradients(model, expected)
-        # Rounding apart: some are zero but for it.
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
-
-
-def test_router_load_is_the_same_packed_and_under_checkpointing() -> None:
-    causal_lm = mixture("mixtral")
-    model = ScoringModel(causal_lm, router=True)
-    expected = model(batch_of([A], [B])).router
-    wanted = gradients(model, expected.probabilities_E @ torch.arange(4.0))
-    enable_activation_checkpointing(causal_lm)
-    found = model(batch_of([A, B])).router
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(
-        gradients(model, found.probabilities_E @ torch.arange(4.0)), wanted, rtol=1e-4, atol=1e-5
-    )
-
-
-def test_a_model_without_routers_cannot_tell_their_load() -> None:
-    with pytest.raises(ModelError, match="does not tell what its routers do"):
-        ScoringModel(llama(), router=True)(batch_of([A]))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ftk.data.pieces import Cutter, Piece
+from ftk.data.pieces import Cutter, Piece, Stretch
 
 BOS, EOS = 1, 2
 
@@ -15,7 +15,7 @@ def cut(tokens: list[int], *, stretches: int = 1, complete: bool = True, **how: 
     pieces = [
         piece
         for part in np.array_split(np.array(tokens, np.int32), stretches)
-        for piece in cutter.push(part, np.full(len(part), 3))
+        for piece in cutter.push(Stretch(part, np.full(len(part), 3)))
     ]
     return [*pieces, *cutter.end(complete=complete)]
 
@@ -67,5 +67,5 @@ def test_every_token_is_learned_once_with_the_context_before_it(
 def test_a_document_begins_without_what_was_before() -> None:
     cutter = Cutter(bos=BOS, eos=EOS, max_length=8, overlap=3)
     for _ in range(2):
-        pieces = [*cutter.push(np.arange(10, 20, dtype=np.int32), np.ones(10, np.int64)), *cutter.end()]
+        pieces = [*cutter.push(Stretch(np.arange(10, 20, dtype=np.int32), np.ones(10, np.int64))), *cutter.end()]
         assert [piece.num_context for piece in pieces] == [1, 4]

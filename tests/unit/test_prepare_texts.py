@@ -11,8 +11,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import ftk
 from ftk.core.types import NUM_BYTES, Examples
 from ftk.data.batches import TrainBatches
-from ftk.data.prepare_texts import TextReport, first_pieces, prepare_texts
+from ftk.data.prepare_texts import first_pieces, prepare_texts
 from ftk.data.settings import Source
+from ftk.data.text_report import TextReport
 from ftk.data.texts import read_texts
 
 TINY = Path(ftk.__file__).parent / "models" / "tiny"

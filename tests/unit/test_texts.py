@@ -12,10 +12,10 @@ from transformers import AutoTokenizer
 import ftk
 from ftk.core.errors import DataError
 from ftk.core.types import TextBlock
-from ftk.data.prepare_texts import token_bytes
 from ftk.data.settings import Source
 from ftk.data.text_files import blocks_of, read_documents
 from ftk.data.texts import read_texts
+from ftk.data.tokens import token_bytes
 from ftk.evaluation.retention import general_text
 
 TINY = Path(ftk.__file__).parent / "models" / "tiny"

@@ -53,6 +53,30 @@ class Adapter:
                 whole[re.sub(r"\.(base_layer|ln_tuning_layers|modules_to_save)(?=\.)", "", name)] = tensor
         return whole
 
+    def token_indices(self, module: str) -> tuple[int, ...]:
+        """The tokens whose rows of `module` the adapter trains, in the order of their values."""
+        indices = self._trained_tokens
+        if isinstance(indices, Mapping):
+            named = (rows for name, rows in indices.items() if module == name or module.endswith(f".{name}"))
+            indices = next(named, ())
+        return tuple(indices)
+
+    @property
+    def num_token_rows(self) -> int:
+        """Rows that an embedding needs for the tokens that the adapter trains; 0 where it trains none."""
+        indices = self._trained_tokens
+        rows = indices.values() if isinstance(indices, Mapping) else [indices]
+        return max((int(row) + 1 for some in rows for row in some), default=0)
+
+    @property
+    def _trained_tokens(self) -> Any:
+        return self.config.get(self.token_key) or ()
+
+    @property
+    def token_key(self) -> str:
+        """Where its configuration names the tokens that it trains."""
+        return "token_indices" if self.kind == "TRAINABLE_TOKENS" else "trainable_token_indices"
+
     def parameters(self) -> list[str]:
         """Names of the parameters that it changes, as far as names alone tell."""
         return sorted({f"{module}.weight" for module in self.modules} | set(self.replaced))

@@ -91,12 +91,19 @@ class Replace:
 
 @dataclass(frozen=True)
 class ReplaceRows:
-    """Other rows for some tokens."""
+    """Other rows for some tokens; those past the weight's last one were added to the vocabulary."""
 
     rows_T: Tensor
     values_TD: Tensor
 
+    @property
+    def num_rows(self) -> int:
+        """Rows that the weight has at least."""
+        return int(self.rows_T.max()) + 1
+
     def apply(self, weight: Tensor, piece: Piece) -> Tensor:
+        if self.num_rows > len(weight):
+            weight = torch.cat([weight, weight.new_zeros(self.num_rows - len(weight), *weight.shape[1:])])
         return weight.index_copy_(0, self.rows_T, self.values_TD.float())
 
 

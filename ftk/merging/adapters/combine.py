@@ -12,8 +12,7 @@ from ftk.core.errors import RecipeError
 from ftk.merging.adapters.adapter import Adapter
 from ftk.merging.adapters.formulas import low_rank_approximation, recompress
 from ftk.merging.adapters.names import PREFIX, split_name
-from ftk.merging.methods.dare_linear import dare_linear
-from ftk.merging.methods.dare_ties import dare_ties
+from ftk.merging.methods.dare_linear import dare
 from ftk.merging.methods.ties import ties
 
 How = Literal["linear", "concatenation", "svd", "ties", "dare_linear", "dare_ties"]
@@ -57,9 +56,18 @@ class Combination:
         densities = [self.density if self.density is not None else 1.0] * len(updates)
         if self.how == "ties":
             return ties(updates, base, weights_M=weights, densities_M=densities)
-        merge = dare_linear if self.how == "dare_linear" else dare_ties
         generator = torch.Generator().manual_seed(_seed(self.seed, name))
-        return merge(updates, base, weights_M=weights, densities_M=densities, generator=generator)
+        return dare(
+            updates,
+            base,
+            weights_M=weights,
+            densities_M=densities,
+            elect_signs=self.how == "dare_ties",
+            normalize=False,
+            rescale=True,
+            scale=1.0,
+            generator=generator,
+        )
 
 
 def combined_adapter(

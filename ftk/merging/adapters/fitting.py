@@ -150,18 +150,13 @@ class _Fitting:
         )
 
     def _token_rows(self, module: str, values: Tensor) -> Change:
-        key = "token_indices" if self.adapter.kind == "TRAINABLE_TOKENS" else "trainable_token_indices"
-        indices = self.adapter.config.get(key) or ()
-        if isinstance(indices, Mapping):
-            indices = next(
-                (rows for name, rows in indices.items() if module == name or module.endswith(f".{name}")), ()
-            )
+        indices = self.adapter.token_indices(module)
         if len(indices) != len(values):
             raise ModelError(
-                f"{self.adapter.folder} trains {len(indices)} tokens by its {CONFIG} ({key}) and holds {len(values)} "
-                f"rows for {module}. One of the two files is another adapter's"
+                f"{self.adapter.folder} trains {len(indices)} tokens by its {CONFIG} ({self.adapter.token_key}) and "
+                f"holds {len(values)} rows for {module}. One of the two files is another adapter's"
             )
-        return ReplaceRows(torch.tensor(list(indices)), values)
+        return ReplaceRows(torch.tensor(indices), values)
 
     def _transposed(
         self, module: str, shape: tuple[int, ...], *, num_outputs: int | None = None, num_inputs: int | None = None

@@ -11,7 +11,7 @@ from ftk.core.errors import ModelError
 from ftk.merging.adapters.adapter import Adapter
 from ftk.merging.adapters.architecture import Architecture, Piece
 from ftk.merging.adapters.base_weights import BaseWeights
-from ftk.merging.adapters.changes import LowRank, Replace, apply_all
+from ftk.merging.adapters.changes import LowRank, Replace, ReplaceRows, apply_all
 from ftk.merging.adapters.fitting import ANOTHER_BASE, Changes, changes_of
 from ftk.merging.safetensors_file import TensorSpec
 
@@ -119,6 +119,8 @@ class Fold:
         piece = self._piece(name)
         for adapter, changes in zip(self.adapters, self._changes, strict=True):
             for change in changes.get(piece.parameter, ()):
+                if isinstance(change, ReplaceRows) and piece.is_whole:
+                    shape = (max(shape[0], change.num_rows), *shape[1:])
                 if not isinstance(change, Replace) or tuple(change.values.shape) == shape:
                     continue
                 if change.values.shape[1:] != shape[1:] or not piece.is_whole:

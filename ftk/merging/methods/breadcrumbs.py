@@ -22,6 +22,8 @@ from ftk.merging.sparsify import without_outliers
 from ftk.merging.task_settings import Lambda, Normalize
 from ftk.merging.task_vectors import TaskVectors
 
+GAMMA = Parameter("gamma", "Share of the largest changes, which are left out.", default=0.01, lowest=0.0, highest=1.0)
+
 
 def breadcrumbs(
     tensors_M: Sequence[Tensor],
@@ -30,11 +32,12 @@ def breadcrumbs(
     weights_M: Sequence[float],
     densities_M: Sequence[float],
     gammas_M: Sequence[float],
-    normalize: bool = False,
-    rescale: bool = False,
-    scale: float = 1.0,
+    elect_signs: bool,
+    normalize: bool,
+    rescale: bool,
+    scale: float,
 ) -> Tensor:
-    """The base plus the weighted sum of changes of middling size.
+    """The base plus the weighted sum of changes of middling size, of all or of those with the elected sign.
 
     Of each model the share `gamma` of the largest changes is left out, and of the others the share `density` of all is
     kept that are largest.
@@ -42,11 +45,11 @@ def breadcrumbs(
     Raises:
         MergeError: the weights sum to zero and are to be divided by.
 
-    Source: Davari and Belilovsky 2023 (arXiv:2312.06795), section 3.
+    Source: Davari and Belilovsky 2023 (arXiv:2312.06795), section 3; signs as in arXiv:2306.01708.
     """
     vectors = TaskVectors(tensors_M, base)
     kept_M = without_outliers(vectors, densities_M, gammas_M, rescale=rescale)
-    return vectors.merge(kept_M, weights_M=weights_M, elect_signs=False, normalize=normalize, scale=scale)
+    return vectors.merge(kept_M, weights_M=weights_M, elect_signs=elect_signs, normalize=normalize, scale=scale)
 
 
 class Breadcrumbs(Section):
@@ -62,7 +65,7 @@ class Breadcrumbs(Section):
     per_model: ClassVar[tuple[Parameter, ...]] = (
         WEIGHT,
         DENSITY,
-        Parameter("gamma", "Share of the largest changes, which are left out.", default=0.01, lowest=0.0, highest=1.0),
+        GAMMA,
     )
     needs_base: ClassVar[NeedsBase] = "required"
     num_models: ClassVar[NumModels] = (1, None)
@@ -88,6 +91,7 @@ class Breadcrumbs(Section):
             weights_M=values(parameters, "weight"),
             densities_M=values(parameters, "density"),
             gammas_M=values(parameters, "gamma"),
+            elect_signs=False,
             normalize=bool(settings["normalize"]),
             rescale=bool(settings["rescale"]),
             scale=float(settings["lambda"]),

@@ -18,35 +18,8 @@ from ftk.merging.method import (
     required,
     values,
 )
-from ftk.merging.sparsify import without_outliers
+from ftk.merging.methods.breadcrumbs import GAMMA, breadcrumbs
 from ftk.merging.task_settings import Lambda, Normalize
-from ftk.merging.task_vectors import TaskVectors
-
-
-def breadcrumbs_ties(
-    tensors_M: Sequence[Tensor],
-    base: Tensor,
-    *,
-    weights_M: Sequence[float],
-    densities_M: Sequence[float],
-    gammas_M: Sequence[float],
-    normalize: bool = False,
-    rescale: bool = False,
-    scale: float = 1.0,
-) -> Tensor:
-    """The base plus the weighted sum of changes of middling size, of those with the elected sign.
-
-    Of each model the share `gamma` of the largest changes is left out, and of the others the share `density` of all is
-    kept that are largest.
-
-    Raises:
-        MergeError: the weights sum to zero and are to be divided by.
-
-    Source: Davari and Belilovsky 2023 (arXiv:2312.06795), section 3; signs as in arXiv:2306.01708.
-    """
-    vectors = TaskVectors(tensors_M, base)
-    kept_M = without_outliers(vectors, densities_M, gammas_M, rescale=rescale)
-    return vectors.merge(kept_M, weights_M=weights_M, elect_signs=True, normalize=normalize, scale=scale)
 
 
 class BreadcrumbsTies(Section):
@@ -62,7 +35,7 @@ class BreadcrumbsTies(Section):
     per_model: ClassVar[tuple[Parameter, ...]] = (
         WEIGHT,
         DENSITY,
-        Parameter("gamma", "Share of the largest changes, which are left out.", default=0.01, lowest=0.0, highest=1.0),
+        GAMMA,
     )
     needs_base: ClassVar[NeedsBase] = "required"
     num_models: ClassVar[NumModels] = (1, None)
@@ -82,12 +55,13 @@ class BreadcrumbsTies(Section):
         generator: Generator,
     ) -> Tensor:
         """See `Method.merge`."""
-        return breadcrumbs_ties(
+        return breadcrumbs(
             tensors,
             required(base),
             weights_M=values(parameters, "weight"),
             densities_M=values(parameters, "density"),
             gammas_M=values(parameters, "gamma"),
+            elect_signs=True,
             normalize=bool(settings["normalize"]),
             rescale=bool(settings["rescale"]),
             scale=float(settings["lambda"]),

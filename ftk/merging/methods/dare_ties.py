@@ -18,35 +18,8 @@ from ftk.merging.method import (
     required,
     values,
 )
-from ftk.merging.sparsify import at_random
+from ftk.merging.methods.dare_linear import dare
 from ftk.merging.task_settings import Lambda, Normalize
-from ftk.merging.task_vectors import TaskVectors
-
-
-def dare_ties(
-    tensors_M: Sequence[Tensor],
-    base: Tensor,
-    *,
-    weights_M: Sequence[float],
-    densities_M: Sequence[float],
-    normalize: bool = False,
-    rescale: bool = True,
-    scale: float = 1.0,
-    generator: Generator,
-) -> Tensor:
-    """The base plus the weighted sum of changes kept at random, of those with the elected sign.
-
-    Each change is kept with probability `density`, and divided by it if `rescale`: its expectation stays. mergekit
-    instead enlarges by the ratio of the sums of magnitudes before and after, which is the same number but for chance.
-
-    Raises:
-        MergeError: the weights sum to zero and are to be divided by.
-
-    Source: Yu et al. 2023 (arXiv:2311.03099), equation 1; signs as in arXiv:2306.01708.
-    """
-    vectors = TaskVectors(tensors_M, base)
-    kept_M = at_random(densities_M, rescale=rescale, generator=generator)
-    return vectors.merge(kept_M, weights_M=weights_M, elect_signs=True, normalize=normalize, scale=scale)
 
 
 class DareTies(Section):
@@ -78,11 +51,12 @@ class DareTies(Section):
         generator: Generator,
     ) -> Tensor:
         """See `Method.merge`."""
-        return dare_ties(
+        return dare(
             tensors,
             required(base),
             weights_M=values(parameters, "weight"),
             densities_M=values(parameters, "density"),
+            elect_signs=True,
             normalize=bool(settings["normalize"]),
             rescale=bool(settings["rescale"]),
             scale=float(settings["lambda"]),

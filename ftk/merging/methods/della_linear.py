@@ -22,20 +22,29 @@ from ftk.merging.sparsify import by_magnitude_at_random, check_epsilons
 from ftk.merging.task_settings import Lambda, Normalize
 from ftk.merging.task_vectors import TaskVectors
 
+EPSILON = Parameter(
+    "epsilon",
+    "How far the probability of a row's largest and smallest change is from the density.",
+    0.15,
+    0.0,
+    1.0,
+)
 
-def della_linear(
+
+def della(
     tensors_M: Sequence[Tensor],
     base: Tensor,
     *,
     weights_M: Sequence[float],
     densities_M: Sequence[float],
     epsilons_M: Sequence[float],
-    normalize: bool = False,
-    rescale: bool = True,
-    scale: float = 1.0,
+    elect_signs: bool,
+    normalize: bool,
+    rescale: bool,
+    scale: float,
     generator: Generator,
 ) -> Tensor:
-    """The base plus the weighted sum of changes kept at random by rank.
+    """The base plus the weighted sum of changes kept at random by rank, of all or of those with the elected sign.
 
     In each row the smallest change is kept with probability density - epsilon, the largest with density + epsilon,
     those between in even steps. Kept changes are divided by their probability if `rescale`; mergekit instead enlarges
@@ -45,14 +54,19 @@ def della_linear(
         MergeError: the weights sum to zero and are to be divided by,
             or a probability would leave (0, 1).
 
-    Source: Deep et al. 2024 (arXiv:2406.11617), section 3, without the election of signs.
+    Source: Deep et al. 2024 (arXiv:2406.11617), section 3, which elects signs.
     """
     vectors = TaskVectors(tensors_M, base)
     kept_M = by_magnitude_at_random(
         densities_M, epsilons_M, row_length=vectors.row_length, rescale=rescale, generator=generator
     )
     return vectors.merge(
-        kept_M, weights_M=weights_M, elect_signs=False, normalize=normalize, scale=scale, row_length=vectors.row_length
+        kept_M,
+        weights_M=weights_M,
+        elect_signs=elect_signs,
+        normalize=normalize,
+        scale=scale,
+        row_length=vectors.row_length,
     )
 
 
@@ -69,13 +83,7 @@ class DellaLinear(Section):
     per_model: ClassVar[tuple[Parameter, ...]] = (
         WEIGHT,
         DENSITY,
-        Parameter(
-            "epsilon",
-            "How far the probability of a row's largest and smallest change is from the density.",
-            0.15,
-            0.0,
-            1.0,
-        ),
+        EPSILON,
     )
     needs_base: ClassVar[NeedsBase] = "required"
     num_models: ClassVar[NumModels] = (1, None)
@@ -96,12 +104,13 @@ class DellaLinear(Section):
         generator: Generator,
     ) -> Tensor:
         """See `Method.merge`."""
-        return della_linear(
+        return della(
             tensors,
             required(base),
             weights_M=values(parameters, "weight"),
             densities_M=values(parameters, "density"),
             epsilons_M=values(parameters, "epsilon"),
+            elect_signs=False,
             normalize=bool(settings["normalize"]),
             rescale=bool(settings["rescale"]),
             scale=float(settings["lambda"]),

@@ -186,7 +186,9 @@ def _with_adapters(
 
 
 def _rows(adapter: Adapter, model: Any) -> int:
-    """Rows of the embedding that the adapter was trained with, or 0 where it brings none."""
+    """Rows of the embedding that the adapter was trained with, or 0 where it brings none that the base has not."""
+    if adapter.num_token_rows > model.get_input_embeddings().weight.shape[0]:
+        return adapter.num_token_rows
     for name, module in model.named_modules():
         if module is model.get_input_embeddings() and f"{name}.weight" in adapter.replaced:
             return int(adapter.replaced[f"{name}.weight"].shape[0])

@@ -1,0 +1,96 @@
+"""The tokens that mark prefix, suffix, middle and end of an infilling row, as the tokenizer's family has them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Family(NamedTuple):
+    """How the models of one family write a hole."""
+
+    name: str
+    prefix: str
+    suffix: str
+    middle: str
+    ends: tuple[str, ...]
+    """Tokens that may end a middle, the first that is known is taken; else the tokenizer's end of text."""
+    joins: bool = False
+    """Whether prefix and middle are tokenized as one text where the suffix comes first."""
+    psm_only: bool = False
+    """Whether its models were trained on the prefix-suffix-middle order alone."""
+
+
+FAMILIES = (
+    # Source: Rozière et al. 2023 (arXiv:2308.12950), section 2.3.
+    Family("CodeLlama", "▁<PRE>", "▁<SUF>", "▁<MID>", ("▁<EOT>",), joins=True),
+    # Source: Li et al. 2023 (arXiv:2305.06161), section 5.2.
+    Family("StarCoder", "<fim_prefix>", "<fim_suffix>", "<fim_middle>", ("<|endoftext|>",)),
+    # Source: Guo et al. 2024 (arXiv:2401.14196), section 3.1.2: begin, prefix, hole, suffix, end, middle.
+    Family(
+        "DeepSeek-Coder",
+        "<｜fim▁begin｜>",
+        "<｜fim▁hole｜>",
+        "<｜fim▁end｜>",
+        ("<｜end▁of▁sentence｜>",),
+        psm_only=True,
+    ),
+    # Source: Hui et al. 2024 (arXiv:2409.12186), section 3.2.
+    Family("Qwen-Coder", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", ("<|endoftext|>",), psm_only=True),
+)
+ADDED = FAMILIES[-1]
+"""The family whose names tokens get where a tokenizer has none."""
+
+
+@dataclass(frozen=True)
+class InfillFormat:
+    """The infilling tokens of one tokenizer."""
+
+    family: str
+    prefix: int
+    suffix: int
+    middle: int
+    end: int
+    """Ends a middle."""
+    joins: bool
+    """Whether prefix and middle are tokenized as one text where the suffix comes first."""
+    psm_only: bool
+
+    @property
+    def given(self) -> tuple[int, int, int]:
+        """The tokens that say what follows: always there when a hole is filled, and never learned."""
+        return self.prefix, self.suffix, self.middle
+
+    @property
+    def marks(self) -> tuple[int, int, int, int]:
+        """What stands before prefix, suffix and middle, and at the end."""
+        return self.prefix, self.suffix, self.middle, self.end
+
+
+def find_format(tokenizer: "PreTrainedTokenizerBase") -> InfillFormat | None:
+    """The infilling tokens that the tokenizer knows; None where it lacks some."""
+    known = tokenizer.get_vocab()
+    for family in FAMILIES:
+        named = (family.prefix, family.suffix, family.middle)
+        if all(token in known for token in named):
+            ends = [known[token] for token in family.ends if token in known]
+            end = ends[0] if ends else tokenizer.eos_token_id
+            if end is not None:
+                prefix, suffix, middle = (int(known[token]) for token in named)
+                return InfillFormat(family.name, prefix, suffix, middle, int(end), family.joins, family.psm_only)
+    return None
+
+
+def add_format(tokenizer: "PreTrainedTokenizerBase") -> tuple[InfillFormat, tuple[str, ...]]:
+    """The tokenizer with Qwen-Coder's infilling tokens, and what was added; an end only where it has no end of text."""
+    before = tokenizer.get_vocab()
+    wanted = [ADDED.prefix, ADDED.middle, ADDED.suffix]
+    if tokenizer.eos_token_id is None:
+        wanted += ADDED.ends[:1]
+    new = tuple(token for token in wanted if token not in before)
+    # A list of further special tokens would otherwise take the place of those that are there.
+    tokenizer.add_tokens(list(new), special_tokens=True)
+    found = find_format(tokenizer)
+    assert found is not None
+    return found, new
