@@ -51,9 +51,23 @@ def test_columns_that_say_nothing_are_an_error(tmp_path):
 
 def test_plain_text_is_read_on(tmp_path):
     path = tmp_path / "book.txt"
-    path.write_text("A long story. " * 100)
+    path.write_text("A long story.\n" * 100)
     look = look_at(str(path), None)
-    assert (look.kind, look.lengths) == ("cpt", (700,))
+    assert (look.kind, look.lengths, look.num_rows, look.num_parts) == ("cpt", (700,), 1, 100)
+
+
+def test_source_code_is_filled_in(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.py").write_text("x = 1\n")
+    (tmp_path / "README.md").write_text("Read me.")
+    seen = look_at(str(tmp_path), None)
+    assert (seen.kind, seen.source.glob, seen.num_rows) == ("infill", ("**/*.py",), 3)
+
+
+def test_a_folder_of_nothing_is_an_error(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    with pytest.raises(DataError, match="neither rows"):
+        look_at(str(tmp_path), None)
 
 
 def look(**values: Any) -> DataLook:
@@ -97,7 +111,7 @@ def test_tuning_from_rows_and_size():
     assert values(look(kind="preference", num_rows=200_000))["tuning.name"] == "lora"
 
 
-@pytest.mark.parametrize("kind", ["sft", "cpt", "preference"])
+@pytest.mark.parametrize("kind", ["sft", "cpt", "infill", "preference"])
 @pytest.mark.parametrize("size", [10**6, 10**9, 7 * 10**10])
 def test_rates_are_customary(kind, size):
     """Adapters take more than all weights do, preferences less than answers; none is what advice calls unusual."""

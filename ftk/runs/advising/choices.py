@@ -61,7 +61,7 @@ def _data(look: DataLook, *, positions: int | None, on_gpu: bool) -> Iterator[Ch
         yield Choice("data.eval", {**source, "split": held[1]})
     length, whole, why = max_length(look, positions)
     yield Choice("data.max_length", length, why)
-    if look.kind != "cpt":
+    if not look.is_text:
         yield Choice("data.truncation", "error" if whole else "drop", _truncation(whole))
     if look.kind != "preference" and on_gpu and look.quantile(0.5) * 4 <= length:
         yield Choice("data.packing", True, "half of the rows fill less than a quarter of the length: several share one")
@@ -74,7 +74,7 @@ def _truncation(whole: bool) -> str:
 def max_length(look: DataLook, positions: int | None) -> tuple[int, bool, str]:
     """Tokens of a row, whether every row has room, and why."""
     most = min(positions or 2**31, 2**31)
-    if look.kind == "cpt":
+    if look.is_text:
         length = min(most, 2048)
         return length, True, "texts are cut into pieces of this length, none of which is lost"
     longest, usual = max(look.lengths), look.quantile(0.99)
@@ -92,7 +92,9 @@ def _rounded(length: int) -> int:
 def _held_out(look: DataLook) -> tuple[tuple[str, str] | None, str]:
     rows = look.num_rows
     shuffled = "rows that belong together are better dealt by `ftk data split`"
-    if look.kind == "cpt":
+    if look.is_text:
+        if look.num_parts < 20:
+            return None, "there are too few texts to hold any out: name some with --eval"
         return ("train[:90%]", "train[90%:]"), "the last tenth is held out: without it nobody knows whether it worked"
     if rows < 20:
         return None, f"{rows} rows are too few to hold any out: whether it worked is not known"
@@ -107,8 +109,8 @@ def _held_out(look: DataLook) -> tuple[tuple[str, str] | None, str]:
 
 def _moves_all(look: DataLook, num_parameters: int) -> bool:
     if num_parameters < SMALL_MODEL:
-        return look.kind != "preference" and (look.num_rows >= FEW_ROWS or look.kind == "cpt")
-    return look.kind == "cpt" or (look.kind == "sft" and look.num_rows >= ROWS_FOR_FULL)
+        return look.kind != "preference" and (look.num_rows >= FEW_ROWS or look.is_text)
+    return look.is_text or (look.kind == "sft" and look.num_rows >= ROWS_FOR_FULL)
 
 
 def _tuning(look: DataLook, tuning: str, num_parameters: int) -> Iterator[Choice]:
@@ -120,7 +122,7 @@ def _tuning(look: DataLook, tuning: str, num_parameters: int) -> Iterator[Choice
     if look.kind == "preference":
         reason = "adapters hold the model to what it was, which preferences need"
     yield Choice("tuning.name", "lora", reason)
-    rank = 64 if look.kind == "cpt" else 16
+    rank = 64 if look.is_text else 16
     yield Choice("tuning.rank", rank, "4 to 64: more learns more, and costs more")
     yield Choice("tuning.alpha", 2 * rank, "customary: twice the rank")
 
@@ -132,13 +134,11 @@ def _training(look: DataLook, tuning: str, num_parameters: int) -> Iterator[Choi
     size = 4
     while size < most and look.num_rows >= 2 * size * STEPS_AN_EPOCH:
         size *= 2
-    if look.kind == "cpt":
+    if look.is_text:
         size = 8 if num_parameters < SMALL_MODEL else 32
-    yield Choice(
-        "training.batch_size",
-        size,
-        f"an optimizer step, whatever fits at once; {STEPS_AN_EPOCH} steps an epoch or more where the rows suffice",
-    )
+    enough = f"{STEPS_AN_EPOCH} steps an epoch or more where the rows suffice"
+    reason = "pieces an optimizer step" if look.is_text else f"rows an optimizer step: {enough}"
+    yield Choice("training.batch_size", size, f"{reason}; whatever fits at once, the result is the same")
     rate, why = learning_rate(look.kind, tuning, num_parameters)
     yield Choice("training.learning_rate", rate, why)
     yield Choice("training.schedule", {"name": "cosine", "warmup_ratio": 0.03 if look.kind == "sft" else 0.1})
@@ -147,17 +147,17 @@ def _training(look: DataLook, tuning: str, num_parameters: int) -> Iterator[Choi
 def learning_rate(kind: str, tuning: str, num_parameters: int) -> tuple[float, str]:
     """The peak learning rate and why."""
     if num_parameters < SMALL_MODEL:
-        table = {"sft": (6e-4, 1e-3), "cpt": (1e-3, 1e-3), "preference": (1e-5, 1e-4)}
+        table = {"sft": (6e-4, 1e-3), "text": (1e-3, 1e-3), "preference": (1e-5, 1e-4)}
         why = "high, as befits a model this small"
     elif num_parameters < 30_000_000_000:
-        table = {"sft": (1e-5, 2e-4), "cpt": (2e-5, 2e-4), "preference": (1e-6, 2e-5)}
+        table = {"sft": (1e-5, 2e-4), "text": (2e-5, 2e-4), "preference": (1e-6, 2e-5)}
         why = "customary for its size; adapters take ten times the rate of all weights"
     else:
-        table = {"sft": (5e-6, 1e-4), "cpt": (1e-5, 1e-4), "preference": (5e-7, 1e-5)}
+        table = {"sft": (5e-6, 1e-4), "text": (1e-5, 1e-4), "preference": (5e-7, 1e-5)}
         why = "large models take lower rates"
     if kind == "preference":
         why = f"{why}; preferences take a tenth of what answers do"
-    return table[kind][tuning == "lora"], why
+    return table["text" if kind in ("cpt", "infill") else kind][tuning == "lora"], why
 
 
 def _epochs(look: DataLook) -> tuple[int, str]:
@@ -165,7 +165,7 @@ def _epochs(look: DataLook) -> tuple[int, str]:
     if look.kind == "preference":
         epochs = 2 if rows < FEW_ROWS else 1
         return epochs, "more passes mostly make both answers less probable"
-    if look.kind == "cpt":
+    if look.is_text:
         epochs = 4 if look.num_tokens < 1_000_000 else 2 if look.num_tokens < 100_000_000 else 1
         return epochs, f"{look.num_tokens:,} tokens; the fewer, the more often they are read"
     epochs = MANY_EPOCHS + 1 if rows < FEW_ROWS else MANY_EPOCHS if rows < MANY_ROWS else 2 if rows < 50_000 else 1
@@ -176,6 +176,10 @@ def _evaluation(look: DataLook) -> Iterator[Choice]:
     if _held_out(look)[0] is None:
         return
     yield Choice("evaluation.every", "1 epoch" if look.num_rows < MANY_ROWS else "0.25 epochs", "of the held-out loss")
+    if look.kind == "infill":
+        yield Choice("evaluation.metrics", ["infilling_exact_match"], "of held-out holes, before and after")
+        yield Choice("evaluation.max_rows", 100, "generating takes time; the loss is over all held-out texts")
+        yield Choice("evaluation.max_new_tokens", 64, "a middle that has not ended by then is cut")
     if look.kind != "sft":
         return
     longest = max(look.answers)

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,12 +18,12 @@ from ftk.data.prepare_comparisons import prepare_comparisons
 from ftk.data.render import renderer_for
 from ftk.data.settings import DataSettings, Source
 from ftk.data.source import reader_of
-from ftk.data.text_files import TEXT_SUFFIXES
+from ftk.runs.advising.text_look import documents_of, num_tokens_of, text_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Kind = Literal["sft", "cpt", "preference"]
+Kind = Literal["sft", "cpt", "infill", "preference"]
 MOST_ROWS = 5_000
 """Rows whose tokens are counted, evenly spread over all: enough for a quantile of 99%, in seconds."""
 CHARACTERS_A_TOKEN = 2
@@ -56,7 +55,13 @@ class DataLook:
     """Whether tokens were counted, and not taken from the number of characters."""
     loss: Literal["dpo", "kto"] = "dpo"
     """Of preferences: pairs, or completions by themselves."""
-    columns: Mapping[str, str] = field(default_factory=dict)
+    num_parts: int = 0
+    """Of plain text: lines of the one file, or documents; what a slice counts."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether plain text is learned."""
+        return self.kind in ("cpt", "infill")
 
     @property
     def is_sample(self) -> bool:
@@ -79,8 +84,10 @@ def look_at(data: str, tokenizer: "PreTrainedTokenizerBase | None") -> DataLook:
     Raises:
         DataError: it does not read, or its columns say nothing; with what would help.
     """
-    if _is_plain_text(data):
-        return _texts(Source(source=data), _documents(data), tokenizer, "files of plain text are read on")
+    source, kind = text_source(data)
+    if source is not None:
+        reason = "source code is mostly edited in the middle" if kind == "infill" else "files of plain text are read on"
+        return look_at_texts(source, kind, tokenizer, reason)
     rows = [row.columns for row in reader_of(Source(source=data)).rows()]
     columns = list(rows[0])
     judged = format_of(columns, PREFERENCE_FORMATS)
@@ -89,10 +96,9 @@ def look_at(data: str, tokenizer: "PreTrainedTokenizerBase | None") -> DataLook:
     known = format_of(columns, FORMATS)
     if known is not None:
         reason = f"the columns {', '.join(known.needs)} are those of {known.name}: answers are learned"
-        return _conversations(Source(source=data), known.name, reason, tokenizer, {})
+        return _conversations(Source(source=data), known.name, reason, tokenizer)
     if "text" in columns:
-        texts = [str(row["text"] or "") for row in rows]
-        return _texts(Source(source=data), texts, tokenizer, "rows with a column text and no answer are read on")
+        return look_at_texts(Source(source=data), "cpt", tokenizer, "rows with a text and no answer are read on")
     return _guessed(data, columns, tokenizer)
 
 
@@ -110,7 +116,7 @@ def _guessed(data: str, columns: Sequence[str], tokenizer: "PreTrainedTokenizerB
     mapping = {"question": question, "answer": answer}
     source = Source(source=data, format="question_answer", columns=mapping)
     reason = f"{question} looks like a question and {answer} like its answer, which is learned"
-    return _conversations(source, "question_answer", reason, tokenizer, mapping)
+    return _conversations(source, "question_answer", reason, tokenizer)
 
 
 def _conversations(
@@ -118,7 +124,6 @@ def _conversations(
     format: str,
     reason: str,
     tokenizer: "PreTrainedTokenizerBase | None",
-    columns: Mapping[str, str],
 ) -> DataLook:
     rows = read_conversations([source], role="data")
     sample = _spread(rows)
@@ -127,9 +132,7 @@ def _conversations(
     if tokenizer is None:
         lengths = tuple(_of_characters(sum(len(str(one["content"])) for one in row.messages)) for row in sample)
         answers = tuple(_of_characters(len(text)) for text in texts)
-        return DataLook(
-            source, "sft", format, reason, len(rows), lengths, answers, are_json, is_counted=False, columns=columns
-        )
+        return DataLook(source, "sft", format, reason, len(rows), lengths, answers, are_json, is_counted=False)
     settings = DataSettings(train=(source,))
     examples, _ = prepare(
         sample,
@@ -142,7 +145,7 @@ def _conversations(
     )
     answers = tuple(int(example.answers_L.sum()) for example in examples)
     lengths = tuple(map(int, examples.lengths_N))
-    return DataLook(source, "sft", format, reason, len(rows), lengths, answers, are_json, columns=columns)
+    return DataLook(source, "sft", format, reason, len(rows), lengths, answers, are_json)
 
 
 def _preferences(source: Source, format: str, tokenizer: "PreTrainedTokenizerBase | None") -> DataLook:
@@ -171,35 +174,33 @@ def _preferences(source: Source, format: str, tokenizer: "PreTrainedTokenizerBas
     return DataLook(source, "preference", format, reason, len(comparisons), lengths, loss=loss)
 
 
-def _texts(source: Source, texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase | None", reason: str) -> DataLook:
-    sample = _spread([text for text in texts if text.strip()])
-    if not sample:
-        raise DataError("there is no text in it", place=source.source)
+def look_at_texts(
+    source: Source, kind: Literal["cpt", "infill"], tokenizer: "PreTrainedTokenizerBase | None", reason: str
+) -> DataLook:
+    """
+    Raises:
+        DataError: a text does not read, or there is none.
+    """
+    documents = documents_of(source)
+    sample = _spread(documents.heads)
     if tokenizer is None:
-        lengths = tuple(_of_characters(len(text)) for text in sample)
-        return DataLook(source, "cpt", "text", reason, len(texts), lengths, is_counted=False)
-    # A part of a long text tells as much as the whole.
-    heads = [text[:100_000] for text in sample]
-    tokens = [len(ids) for ids in tokenizer(heads, add_special_tokens=False, verbose=False)["input_ids"]]
-    lengths = tuple(round(num * len(text) / len(head)) for num, text, head in zip(tokens, sample, heads, strict=True))
-    return DataLook(source, "cpt", "text", reason, len(texts), lengths)
-
-
-def _is_plain_text(data: str) -> bool:
-    path = Path(data).expanduser()
-    return path.suffix in TEXT_SUFFIXES
-
-
-def _documents(data: str) -> list[str]:
-    path = Path(data).expanduser()
-    try:
-        return [path.read_text(encoding="utf-8-sig")]
-    except FileNotFoundError as error:
-        raise DataError("there is no such file", place=data) from error
-    except UnicodeDecodeError as error:
-        raise DataError("the file is not UTF-8. Convert it", place=data) from error
-    except OSError as error:
-        raise DataError(f"the file cannot be read: {error.strerror}", place=data) from error
+        tokens = [_of_characters(len(head)) for head in sample]
+    else:
+        tokens = num_tokens_of(sample, tokenizer)
+    lengths = tuple(
+        round(number * size / len(head))
+        for number, size, head in zip(tokens, _spread(documents.sizes), sample, strict=True)
+    )
+    return DataLook(
+        source,
+        kind,
+        "text",
+        reason,
+        len(documents.sizes),
+        lengths,
+        is_counted=tokenizer is not None,
+        num_parts=documents.num_parts,
+    )
 
 
 def _spread(rows: Sequence[Any]) -> list[Any]:

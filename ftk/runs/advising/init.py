@@ -80,7 +80,7 @@ def begin(data: str, *, model: str, gpu: str | None, out: str, eval: str | None,
         values, expected = _with_plan(values, fit.plans[0]), fit.plans[0].total_bytes
     values = [*values, Choice("checkpoint", {"every": "1 epoch", "keep": 2}), Choice("output", f"runs/{file.stem}")]
     head = [
-        f"{look.num_rows:,} rows of {data} for {model}: written by ftk init.",
+        f"{look.num_rows:,} {'texts' if look.is_text else 'rows'} of {data} for {model}: written by ftk init.",
         "",
         f"  ftk data preview {file.name}    see what the model will see",
         f"  ftk train {file.name}",
