@@ -33,6 +33,9 @@ def command(
     price: Annotated[float | None, typer.Option("--price", help="Dollars an hour for one device.")] = None,
     fit: Annotated[str | None, typer.Option("--fit", help="Find what makes it fit into so much, such as 24GB.")] = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="The same for a GPU, such as 'RTX 4090'.")] = None,
+    write: Annotated[
+        str | None, typer.Option("--write", help="A new recipe, with the least harmful changes that fit.")
+    ] = None,
     compare: Annotated[str | None, typer.Option("--compare", help="Several methods, such as full,lora,qlora.")] = None,
     sweep: Annotated[
         str | None, typer.Option("--sweep", help="Several values, such as sequence_length=1k..32k or rank=8,16,64.")
@@ -40,9 +43,6 @@ def command(
     picture: Annotated[
         str, typer.Option("--picture", help="Where --compare and --sweep draw; a picture there is replaced.")
     ] = "memory.png",
-    write: Annotated[
-        str | None, typer.Option("--write", help="A new recipe, with the least harmful changes that fit.")
-    ] = None,
 ) -> Mapping[str, object] | None:
     """Tell what a run will take, before anything is loaded or rented.
 
@@ -53,13 +53,12 @@ def command(
         from ftk.runs.estimate_shown import print_estimate
 
         given = {"RECIPE": words, "--model": model, "--tuning": tuning if tuning != "full" else None}
+        given |= {"--fit": fit, "--gpu": gpu, "--write": write, "--compare": compare, "--sweep": sweep}
         answer = bare_count(params, dtype=dtype or "bf16", optimizer=optimizer or "adamw", others=given)
         print_estimate(params, answer)
         return answer.as_json()
 
-    from ftk.core.errors import RecipeError
-    from ftk.runs.advising.advise import FitRequest, advise
-    from ftk.runs.advising.compare import compare as draw
+    from ftk.runs.advising.advise import Advice, advise
     from ftk.runs.asked import Flags, ask
     from ftk.runs.estimate import estimate
     from ftk.runs.estimate_shown import print_estimate
@@ -81,13 +80,9 @@ def command(
         utilisation=utilisation,
         price=price,
     )
-    request = FitRequest(fit, gpu, write)
-    if compare is not None or sweep is not None:
-        if request.is_asked:
-            raise RecipeError("--compare and --sweep tell totals, and --fit searches: ask for one of them")
-        return draw(tuple(words or ()), flags, methods=compare, sweep=sweep, picture=picture)
-    if request.is_asked:
-        return advise(tuple(words or ()), flags, request)
+    advised = advise(tuple(words or ()), flags, Advice(fit, gpu, write, compare, sweep, picture))
+    if advised is not None:
+        return advised
     asked = ask(tuple(words or ()), flags)
     answer = estimate(asked)
     print_estimate(asked.numbers.name, answer)

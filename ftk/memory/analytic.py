@@ -1,6 +1,6 @@
 """The analytic answer: the step of a model gone through on a tape of sizes, with the moment of its peak."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ftk.memory.architecture import Architecture
@@ -8,7 +8,7 @@ from ftk.memory.communication import Shares, buffer_bytes, shares
 from ftk.memory.estimate import MemoryBytes
 from ftk.memory.gpus import CONTEXT_BYTES
 from ftk.memory.head import scored
-from ftk.memory.layers import Layer, Positions, forward_of, layer_of
+from ftk.memory.layers import Layer, Positions, forward_of, layer_of, whole
 from ftk.memory.matrices import Matrix, matrix
 from ftk.memory.norms import normed
 from ftk.memory.operations import joined, scale
@@ -23,6 +23,17 @@ WORKSPACE_BYTES = 4096 * 1024 * 2 + 16 * 1024 * 8
 """The workspace that torch allocates for cuBLAS (`getChosenWorkspaceSize`, aten/src/ATen/cuda/CUDABlas.cpp)."""
 BATCH_BYTES = 8 + 8 + 8 + 4 + 1
 """Of a token in a batch: its id, position, document, weight, and whether it is learned (`ftk.core.types.Batch`)."""
+
+
+ACTIVATIONS = {
+    "activations": "inputs of layers, residual sums, and gradients on their way back",
+    "attention": "queries, keys, values and outputs, with what the kernel keeps",
+    "rotary": "queries and keys as their positions turned them",
+    "norms": "what norms keep of their inputs",
+    "feed_forward": "up, gate, activation and their product",
+    "router": "probabilities and choices of experts",
+}
+"""Kinds of the tape that are activations, and what they are."""
 
 
 @dataclass(slots=True)
@@ -41,6 +52,8 @@ class Peak:
 
     bytes: MemoryBytes
     moment: str
+    activations: Mapping[str, int]
+    """Of the activations, by the part of the model that made them."""
     host: int = 0
     """Bytes that lie in the machine's memory instead."""
 
@@ -64,10 +77,13 @@ def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) 
         buffer_bytes(architecture, setup) + (WORKSPACE_BYTES + CONTEXT_BYTES if setup.device == "cuda" else 0),
     )
     _step(ledger, architecture, setup, share)
-    names = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
-    peak = MemoryBytes(**{name: ledger.peak.get(name, 0) for name in names})
+    held_at_peak = ledger.peak
+    activations = {kind: held_at_peak.get(kind, 0) for kind in ACTIVATIONS}
+    names = ("weights", "adapter", "gradients", "optimizer", "logits", "overhead")
+    peak = MemoryBytes(**{name: held_at_peak.get(name, 0) for name in names}, activations=sum(activations.values()))
     gradients = 4 * (added if setup.adapter else weights.total) * share.gradients
-    return Peak(peak, ledger.peak_moment, round(sum(held.values()) + gradients) if share.on_host else 0)
+    host = round(sum(held.values()) + gradients) if share.on_host else 0
+    return Peak(peak, ledger.peak_moment, activations, host)
 
 
 def _step(ledger: Ledger, architecture: Architecture, setup: Setup, share: Shares) -> None:
@@ -88,27 +104,32 @@ def _step(ledger: Ledger, architecture: Architecture, setup: Setup, share: Share
 
 
 def _model(architecture: Architecture, setup: Setup) -> Model:
-    trained, width = setup.adapter is None, setup.frozen_bytes
-    size = architecture.vocabulary * architecture.hidden
+    adapter, size = setup.adapter, architecture.vocabulary * architecture.hidden
+    trained, width = whole(setup, "embeddings")
+    if architecture.tied and whole(setup, "head")[0]:
+        trained, width = whole(setup, "head")
     embedding = Parameter(size, width, trained=trained)
-    adapter = setup.adapter
     in_head = adapter if adapter is not None and adapter.targets and adapter.adapts("lm_head") else None
+    head_trained, head_width = whole(setup, "head")
     head = matrix(
         architecture.hidden,
         architecture.vocabulary,
         bias=False,
-        width=width,
-        trained=trained,
+        width=head_width,
+        trained=head_trained,
         adapter=in_head,
         stored=None,
     )
     if architecture.tied:
         head.weight = embedding
-    vectors = 2 if architecture.norm == "layer" else 1
+    norms_trained, norms_width = whole(setup, "norms")
     return Model(
         embedding,
         [layer_of(architecture, setup) for _ in range(architecture.num_layers)],
-        [Parameter(architecture.hidden, width, trained=trained) for _ in range(vectors)],
+        [
+            Parameter(architecture.hidden, norms_width, trained=norms_trained)
+            for _ in range(2 if architecture.norm == "layer" else 1)
+        ],
         head,
     )
 

@@ -1,6 +1,5 @@
 """Numbers of an architecture that is not in the table: transformers builds it without memory, and it is counted."""
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from ftk.memory.architecture import Architecture, Fused, Linear
@@ -35,20 +34,23 @@ def inventory_of(model: Any) -> Inventory:
     embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
     head_weight = head.weight if head is not None else None
     fused = []
-    others = []
+    norms, others = [], []
     for name, parameter in model.named_parameters():
         if id(parameter) in seen or any(parameter is one for one in (*embeddings, head_weight)):
             continue
         if parameter.ndim == 3 and name.split(".")[-2] == "experts":
             fused.append(Fused(name, parameter.shape[0], parameter.shape[2], parameter.shape[1]))
-        elif head is None or parameter is not head.bias:
-            others.append(parameter.numel())
+        elif head is None or parameter is not getattr(head, "bias", None):
+            (norms if parameter.ndim == 1 else others).append(parameter.numel())
     return Inventory(
         linears=tuple(linears),
         fused=tuple(fused),
         embedding=sum(one.numel() for one in embeddings),
-        head=None if head is None else Linear("lm_head", *head.weight.shape[::-1], head.bias is not None),
+        head=None
+        if head is None
+        else Linear("lm_head", head.weight.shape[1], head.weight.shape[0], getattr(head, "bias", None) is not None),
         tied=any(head_weight is one for one in embeddings),
+        norms=tuple(norms),
         others=tuple(others),
         inactive=_inactive(fused, model.config.get_text_config()),
     )
@@ -89,8 +91,3 @@ def _inactive(fused: list[Fused], text: Any) -> int:
     if not isinstance(chosen, int):
         return 0
     return sum(max(0, one.num_experts - chosen) * one.in_features * one.out_features for one in fused)
-
-
-def layer_of(name: str) -> str:
-    """The name of a matrix within its layer, such as `self_attn.q_proj`."""
-    return re.sub(r"^.*?\.\d+\.", "", name, count=1)

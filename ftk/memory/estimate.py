@@ -87,6 +87,8 @@ class Estimate:
     method: Method
     peak_moment: str
     """When in the step the peak comes, in words."""
+    activations: Mapping[str, int]
+    """Of the activations on each device, by the part of the model that made them."""
     work: Mapping[str, Any]
     """Operations, and time and price at a stated pace: an estimate."""
     gpus: tuple[Mapping[str, Any], ...]
@@ -106,6 +108,7 @@ class Estimate:
             "rule_of_thumb": dict(self.rule_of_thumb),
             "method": self.method,
             "peak_moment": self.peak_moment,
+            "activations": {f"{part}_bytes": num_bytes for part, num_bytes in self.activations.items()},
             "work": dict(self.work),
             "gpus": [dict(gpu) for gpu in self.gpus],
             "notes": list(self.notes),

@@ -54,7 +54,8 @@ def mixture(tape: Tape, x: Tensor, experts: Experts) -> Tensor:
     """
     tokens = x.numel // experts.hidden
     chosen = tokens * experts.per_token
-    shares = _taken(tape, _routed(tape, x, experts, tokens), chosen, index_bytes=8 * chosen)
+    with tape.counted_as("router"):
+        shares = _taken(tape, _routed(tape, x, experts, tokens), chosen, index_bytes=8 * chosen)
     mine = _taken(tape, x, chosen * experts.hidden, index_bytes=8 * chosen)
     found = _grouped(tape, mine, experts.up, experts.ups, chosen * 2 * experts.inner)
     gate, rest = part(tape, found, chosen * experts.inner), part(tape, found, chosen * experts.inner)

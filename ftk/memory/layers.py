@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from ftk.memory.architecture import Architecture, Fused
 from ftk.memory.attention import Heads, attend, turned
@@ -49,9 +50,16 @@ def layer_of(architecture: Architecture, setup: Setup) -> Layer:
         )
     num_attention = 2 if architecture.qkv_name is not None else 4
     per_norm = 2 if architecture.norm == "layer" else 1
-    vectors = [Parameter(size, width, trained=trained) for size in architecture.layer_vectors]
+    norms_trained, norms_width = whole(setup, "norms")
+    vectors = [Parameter(size, norms_width, trained=norms_trained) for size in architecture.layer_vectors]
     norms = [vectors[start : start + per_norm] for start in range(0, len(vectors), per_norm)]
     return Layer(found[:num_attention], found[num_attention:], _experts(architecture, setup), norms)
+
+
+def whole(setup: Setup, part: Literal["embeddings", "head", "norms"]) -> tuple[bool, int]:
+    """Whether a part is trained whole, and the bytes of its numbers: float32 where it is."""
+    trained = setup.adapter is None or part in setup.adapter.beside
+    return trained, 4 if trained else setup.frozen_bytes
 
 
 def _experts(architecture: Architecture, setup: Setup) -> Experts | None:
@@ -89,15 +97,18 @@ def forward_of(
     """The layer as a function of its input."""
 
     def norm(x: Tensor, number: int) -> Tensor:
-        return normed(tape, x, layer.norms[number], kind=architecture.norm)
+        with tape.counted_as("norms"):
+            return normed(tape, x, layer.norms[number], kind=architecture.norm)
 
     def attention(x: Tensor) -> Tensor:
-        return _attention(tape, x, architecture, layer, setup, positions)
+        with tape.counted_as("attention"):
+            return _attention(tape, x, architecture, layer, setup, positions)
 
     def feed_forward(x: Tensor) -> Tensor:
-        if layer.experts is not None:
-            return mixture(tape, x, layer.experts)
-        return dense(tape, x, layer.feed_forward, gated=architecture.gated)
+        with tape.counted_as("feed_forward"):
+            if layer.experts is not None:
+                return mixture(tape, x, layer.experts)
+            return dense(tape, x, layer.feed_forward, gated=architecture.gated)
 
     def before(x: Tensor) -> Tensor:
         residual = x
@@ -144,10 +155,12 @@ def _attention(
 ) -> Tensor:
     q, k, v = _queries_keys_values(tape, x, architecture, layer)
     if architecture.qk_norm is not None:
-        q = normed(tape, q, layer.norms[-2], kind=architecture.norm)
-        k = normed(tape, k, layer.norms[-1], kind=architecture.norm)
+        with tape.counted_as("norms"):
+            q = normed(tape, q, layer.norms[-2], kind=architecture.norm)
+            k = normed(tape, k, layer.norms[-1], kind=architecture.norm)
     share = architecture.rotary_share
-    q, k = (turned(tape, q, *positions, share=share), turned(tape, k, *positions, share=share))
+    with tape.counted_as("rotary"):
+        q, k = (turned(tape, q, *positions, share=share), turned(tape, k, *positions, share=share))
     heads = Heads(
         rows=setup.rows,
         length=setup.length,

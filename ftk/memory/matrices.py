@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ftk.memory.operations import add, cast, product, scale
+from ftk.memory.operations import add, cast, dropped, product, scale
 from ftk.memory.setup import Adapter, Stored
 from ftk.memory.tape import Parameter, Storage, Tape, Tensor
 
@@ -19,6 +19,8 @@ class Matrix:
     """The update's first thin matrix, A; None where there is no update."""
     up: Parameter | None = None
     stored: Stored | None = None
+    dropout: bool = False
+    """Whether the update's input is dropped at random."""
 
 
 def matrix(
@@ -41,6 +43,7 @@ def matrix(
         down=Parameter(rank * in_features, 4, trained=True) if adapter is not None else None,
         up=Parameter(rank * out_features, 4, trained=True) if adapter is not None else None,
         stored=stored,
+        dropout=adapter is not None and adapter.dropout,
     )
 
 
@@ -58,8 +61,11 @@ def multiplied(tape: Tape, x: Tensor, by: Matrix) -> Tensor:
     if by.stored is None:
         x = cast(tape, x, by.down.width)
     rank = by.down.numel // by.in_features
-    own = product(tape, product(tape, x, by.down, tokens * rank), by.up, tokens * by.out_features)
-    return add(tape, result, scale(tape, own))
+    if by.dropout:
+        x = dropped(tape, x)
+    numel = tokens * by.out_features
+    # Nested, so that what is between is freed as soon as it is in PEFT.
+    return add(tape, result, scale(tape, product(tape, product(tape, x, by.down, tokens * rank), by.up, numel)))
 
 
 def _base(tape: Tape, x: Tensor, by: Matrix, tokens: int) -> Tensor:

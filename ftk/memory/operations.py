@@ -80,6 +80,13 @@ def pointwise_of_output(tape: Tape, x: Tensor, *, scratch: int = 0) -> Tensor:
     return tape.apply([x], out=(x.numel, x.width), saves_out=True, backward=backward)
 
 
+def dropped(tape: Tape, x: Tensor) -> Tensor:
+    """Dropout: which numbers stay is kept, a byte each on a GPU; a CPU keeps their factors (`_dropout_impl`)."""
+    size = x.num_bytes
+    kept = x.numel if tape.ledger.grain > 1 else size
+    return tape.apply([x], out=(x.numel, x.width), extra=kept, backward=lambda g: [tape.new(size)])
+
+
 def square(tape: Tape, x: Tensor) -> Tensor:
     """The second power; its gradient is `g * (2 * x.pow(1))`, each part a tensor (`pow_backward`)."""
     size = x.num_bytes

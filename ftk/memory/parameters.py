@@ -20,8 +20,10 @@ class Inventory:
     """The output head; None in a model without one."""
     tied: bool
     """Whether the output head is the embedding, whose weights count once."""
-    others: tuple[int, ...]
-    """Sizes of what is left: norms, routers and the like."""
+    norms: tuple[int, ...]
+    """Sizes of the norms' weights and biases, and of other vectors by themselves."""
+    others: tuple[int, ...] = ()
+    """Sizes of what is left: routers and the like."""
     inactive: int = 0
     """Weights of the experts that one token does not go to."""
 
@@ -32,7 +34,13 @@ class Inventory:
         if self.tied and self.head is not None:
             head -= self.head.num_weights
         matrices = sum(linear.num_parameters for linear in self.linears)
-        return matrices + sum(one.num_weights for one in self.fused) + self.embedding + head + sum(self.others)
+        return (
+            matrices
+            + sum(one.num_weights for one in self.fused)
+            + self.embedding
+            + head
+            + sum(self.norms + self.others)
+        )
 
     @property
     def active(self) -> int:
@@ -53,7 +61,8 @@ def inventory(architecture: Architecture) -> Inventory:
         embedding=architecture.vocabulary * hidden,
         head=Linear("lm_head", hidden, architecture.vocabulary),
         tied=architecture.tied,
-        others=(*(architecture.layer_vectors + router) * layers, *final_norm),
+        norms=(*architecture.layer_vectors * layers, *final_norm),
+        others=router * layers,
         inactive=layers * idle * per_expert,
     )
 

@@ -21,6 +21,8 @@ class Adapter:
     dropout: bool = False
     decomposed: bool = False
     """Whether the magnitude of each weight is trained apart from its direction (DoRA)."""
+    beside: frozenset[str] = frozenset()
+    """What is trained whole beside the updates, in copies of its own: `embeddings`, `head`, `norms`."""
 
     def adapts(self, name: str) -> bool:
         """Whether the matrix of this name has an update beside it."""

@@ -21,7 +21,7 @@ def matrix_bytes(num_weights: int, rows: int, stored: Stored) -> int:
     if stored.block is None:
         return packed + 4 * rows
     blocks = math.ceil(num_weights / stored.block)
-    table = 4 * 2 ** int(stored.bits)
+    table = 4 * (1 << int(stored.bits))
     if not stored.double:
         return packed + 4 * blocks + table
     return packed + blocks + 4 * math.ceil(blocks / NESTED_BLOCK) + 4 + 4 * 256 + table
@@ -40,29 +40,22 @@ def weights_bytes(weights: Inventory, *, number_bytes: int, stored: Stored | Non
 
 
 def adapter_weights(weights: Inventory, adapter: Adapter) -> int:
-    """Weights of low-rank updates: rank * (in + out) for each matrix that has one, for each expert.
+    """Weights that tuning adds: rank * (in + out) for each matrix that has an update, for each expert, and the copies.
 
     Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1; a magnitude a row for DoRA (arXiv:2402.09353).
     """
-    linears = [*weights.linears, *([weights.head] if weights.head and adapter.targets else [])]
-    adapted = [linear for linear in linears if adapter.adapts(linear.name)]
-    thin = sum(adapter.rank * (linear.in_features + linear.out_features) for linear in adapted)
-    if adapter.decomposed:
-        thin += sum(linear.out_features for linear in adapted)
-    if adapter.targets is None:
-        thin += sum(adapter.rank * one.num_experts * (one.in_features + one.out_features) for one in weights.fused)
-    return thin
+    return sum(trained_sizes(weights, adapter))
 
 
 def trained_sizes(weights: Inventory, adapter: Adapter | None) -> list[int]:
-    """Weights of each parameter that is trained: all of them, or the two thin matrices of each update."""
+    """Weights of each parameter that is trained: all, or the two thin matrices of each update and the copies."""
     if adapter is None:
         head = [] if weights.head is None or weights.tied else [weights.head.num_weights]
-        vectors = [linear.out_features for linear in weights.linears if linear.bias]
+        biases = [linear.out_features for linear in weights.linears if linear.bias]
         matrices = [linear.num_weights for linear in weights.linears] + [one.num_weights for one in weights.fused]
-        return [weights.embedding, *head, *matrices, *vectors, *weights.others]
+        return [weights.embedding, *head, *matrices, *biases, *weights.norms, *weights.others]
     adapted = [linear for linear in weights.linears if adapter.adapts(linear.name)]
-    if adapter.targets and weights.head is not None and adapter.adapts(weights.head.name):
+    if adapter.targets is not None and weights.head is not None and adapter.adapts(weights.head.name):
         adapted.append(weights.head)
     sizes = [adapter.rank * side for one in adapted for side in (one.in_features, one.out_features)]
     if adapter.decomposed:
@@ -70,4 +63,16 @@ def trained_sizes(weights: Inventory, adapter: Adapter | None) -> list[int]:
     if adapter.targets is None:
         sides = [(one, side) for one in weights.fused for side in (one.in_features, one.out_features)]
         sizes += [adapter.rank * one.num_experts * side for one, side in sides]
-    return sizes
+    return sizes + _copies(weights, adapter)
+
+
+def _copies(weights: Inventory, adapter: Adapter) -> list[int]:
+    """PEFT trains a copy of what is named whole; where head and embedding are one weight, so are their copies."""
+    found = list(weights.norms) if "norms" in adapter.beside else []
+    if weights.tied:
+        return found + ([weights.embedding] if adapter.beside & {"embeddings", "head"} else [])
+    if "embeddings" in adapter.beside:
+        found.append(weights.embedding)
+    if "head" in adapter.beside and weights.head is not None:
+        found.append(weights.head.num_weights)
+    return found

@@ -5,7 +5,8 @@ follow from the modelling code: `layers.py` writes it again with these sizes in 
 reference counts free a tensor where torch would free it.
 
 Source: the saved tensors of each operation as `derivatives.yaml` of torch 2.13 lists them; the engine's order (latest
-operation first, gradients added where two meet) as in `torch/csrc/autograd/engine.cpp` and `input_buffer.cpp`.
+operation first, gradients added where two meet) as in
+`torch/csrc/autograd/engine.cpp` and `input_buffer.cpp`.
 """
 
 import heapq
@@ -325,13 +326,12 @@ def _dependencies(root: Node) -> dict[int, int]:
 
 
 def _add(tape: Tape, buffers: dict[int, Storage], edge: Node | Parameter, gradient: Storage) -> None:
-    """Gradients of two users are added: into the first where nobody else holds it, else into a new tensor."""
+    """Gradients of two users are added into a new tensor, while both are there.
+
+    The engine may write into the first where nobody else holds it; the profiler shows it adding beside them.
+    """
     old = buffers.pop(id(edge), None)
-    if old is None:
-        buffers[id(edge)] = gradient
-        return
-    # Two references: this variable, and the argument of getrefcount.
-    buffers[id(edge)] = old if sys.getrefcount(old) == 2 else tape.new(old.num_bytes)
+    buffers[id(edge)] = gradient if old is None else tape.new(old.num_bytes)
 
 
 def _accumulate(tape: Tape, parameter: Parameter, buffers: dict[int, Storage]) -> None:

@@ -87,34 +87,12 @@ def load_recipe(
             f"`ftk recipe show {path} --stage ID > stage.yaml` writes one of its stages as a recipe",
             place=stages.place,
         )
-    return _loaded(written, path, overrides, shape, variables, problems)
-
-
-def recipe_of(values: Mapping[str, str], overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """A recipe without a file: values by section, each the plain word that stands for it, with overrides on top.
-
-    Raises:
-        RecipeError: anything in it is wrong; every violation names its override.
-    """
-    written = Written({section: Written(word, f"--{section}", text=word) for section, word in values.items()}, "flags")
-    shape = root_shape(Recipe)
-    return _loaded(shape.expanded(written), "flags", overrides, shape, os.environ, [])
-
-
-def _loaded(
-    written: Written,
-    name: str,
-    overrides: Sequence[str],
-    shape: Shape,
-    variables: Mapping[str, str],
-    problems: list[Problem],
-) -> LoadedRecipe:
     for override in overrides:
         written = overridden(written, override, shape, environment=variables, problems=problems)
     recipe, written = checked(written, shape, problems)
     if problems or recipe is None:
         raise listed(problems)
-    return LoadedRecipe(recipe, name, written)
+    return LoadedRecipe(recipe, path, written)
 
 
 def read_recipe(path: str, variables: Mapping[str, str], problems: list[Problem]) -> Written:

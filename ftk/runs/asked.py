@@ -6,9 +6,10 @@ from typing import cast
 
 from ftk.core.errors import RecipeError
 from ftk.memory.gpus import find_gpu
-from ftk.memory.setup import STRATEGIES, Strategy
+from ftk.memory.setup import STRATEGIES
 from ftk.memory.units import parse_count
-from ftk.recipe.load import LoadedRecipe, load_recipe, recipe_of
+from ftk.recipe.load import LoadedRecipe, load_recipe
+from ftk.recipe.load_values import recipe_of
 from ftk.runs.estimate import Device, Pace, Question, question
 
 DTYPES = {
@@ -51,7 +52,12 @@ def ask(words: Sequence[str], flags: Flags) -> Question:
         FtkError: anything in them is wrong or contradicts the rest.
     """
     loaded = recipe_asked(words, flags)
-    strategy = cast(Strategy | None, flags.strategy if flags.strategy in STRATEGIES else None)
+    strategy = next((known for known in STRATEGIES if known == flags.strategy), None)
+    if strategy not in (None, "ddp") and loaded.recipe.parallel.processes in (1, "auto"):
+        raise RecipeError(
+            f"{strategy} spreads the model over processes, and there is one. Give --processes 2 or more",
+            place="--strategy",
+        )
     return question(loaded.recipe, device=cast(Device, flags.device), strategy=strategy, pace=_pace(flags))
 
 

@@ -10,7 +10,7 @@ from ftk.memory.flops import Work, flops_per_token
 from ftk.memory.gpus import Gpu, fitting
 from ftk.memory.kv_cache import kv_cache_bytes
 from ftk.memory.rule_of_thumb import rule_of_thumb
-from ftk.memory.setup import STRATEGIES, Adapter, Attention, Setup, Stored, Strategy
+from ftk.memory.setup import Adapter, Attention, Setup, Stored, Strategy
 from ftk.memory.stored import adapter_weights, weights_bytes
 from ftk.quantization.int8 import Int8
 from ftk.quantization.nf4 import Nf4
@@ -96,7 +96,7 @@ def question(
         accumulates=training.batch_tokens is not None or training.batch_size > rows * processes,
         attention=_attention(recipe, numbers, device),
         processes=processes,
-        strategy=_strategy(strategy or recipe.parallel.strategy, processes),
+        strategy=_strategy(strategy or recipe.parallel.strategy, recipe),
     )
     return Question(recipe, numbers, setup, pace or Pace())
 
@@ -118,6 +118,7 @@ def estimate(asked: Question) -> Estimate:
         rule_of_thumb=_rule_of_thumb(asked, added),
         method="analytic",
         peak_moment=each.moment,
+        activations={"residual" if kind == "activations" else kind: size for kind, size in each.activations.items()},
         work=_work(asked, each.bytes.total),
         gpus=_gpus(asked, each.bytes.total),
         notes=_notes(asked),
@@ -201,7 +202,8 @@ def _adapter(recipe: Recipe) -> Adapter | None:
         return None
     named = (tuning.target_modules,) if isinstance(tuning.target_modules, str) else tuning.target_modules
     targets = None if tuning.target_modules == ALL_LINEAR else frozenset(named)
-    return Adapter(tuning.rank, targets, dropout=tuning.dropout > 0, decomposed=tuning.dora)
+    beside = frozenset(str(one) for one in tuning.also)
+    return Adapter(tuning.rank, targets, dropout=tuning.dropout > 0, decomposed=tuning.dora, beside=beside)
 
 
 def _stored(recipe: Recipe) -> Stored | None:
@@ -224,16 +226,14 @@ def _attention(recipe: Recipe, numbers: ModelNumbers, device: Device) -> Attenti
     return "sdpa"
 
 
-def _strategy(asked: str, processes: int) -> Strategy:
-    found = next((known for known in STRATEGIES if known == asked), None)
-    if found is None:
-        raise RecipeError(f"{asked} is no strategy. There are {', '.join(STRATEGIES)}", place="--strategy")
-    if processes == 1 and found not in ("ddp", "fsdp"):
+def _strategy(asked: Strategy, recipe: Recipe) -> Strategy:
+    if recipe.quantization is not None and asked in ("zero3", "fsdp_offload"):
         raise RecipeError(
-            f"{found} spreads the model over processes, and there is one. Give --processes 2 or more",
+            f"quantization: {recipe.quantization.name} and {asked} do not go together: packed integers cannot be "
+            "divided by rows. Use ddp, zero1 or zero2",
             place="--strategy",
         )
-    return found
+    return asked
 
 
 def _notes(asked: Question) -> tuple[str, ...]:

@@ -36,6 +36,10 @@ def print_estimate(name: str, answer: Estimate) -> None:
         num_bytes = getattr(held, kind)
         share = f"{num_bytes / max(1, held.total):.1%}"
         table.add_row(Text(f"{letter} {kind}", style=colour), shown(num_bytes), share)
+        if kind == "activations":
+            for part, size in answer.activations.items():
+                if size:
+                    table.add_row(Text(f"    {part}", style="dim"), Text(shown(size), style="dim"), "")
     table.add_row(Text("total", style="bold"), Text(shown(held.total), style="bold"), "")
     console.print(table)
     console.print(bar(held))

@@ -13,6 +13,9 @@ from ftk.memory.parameters import Inventory, inventory
 from ftk.models.locate import ADAPTER_CONFIG, CONFIG, SHIPPED, model_folder
 from ftk.models.settings import ModelSettings
 
+ANSWER_SECONDS = 5.0
+"""How long the hub may take to answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelNumbers:
@@ -86,12 +89,16 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _from_hub(settings: ModelSettings) -> dict[str, Any]:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
     try:
-        path = hf_hub_download(settings.id, CONFIG, revision=settings.revision)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        cached = try_to_load_from_cache(settings.id, CONFIG, revision=settings.revision)
+        if not isinstance(cached, str):
+            # Asked first, since a download without a connection tries again for a long while.
+            get_hf_file_metadata(hf_hub_url(settings.id, CONFIG, revision=settings.revision), timeout=ANSWER_SECONDS)
+        path = cached if isinstance(cached, str) else hf_hub_download(settings.id, CONFIG, revision=settings.revision)
+    except Exception as error:
+        # The hub's answer, no name at all, or whatever the network's library calls a missing connection.
         near = catalogue.near(settings.id)
         hint = f" Near it are {', '.join(near)}." if near else ""
         raise ModelError(

@@ -1,4 +1,4 @@
-"""`ftk estimate-memory --fit`: what makes a recipe fit, to paste or as a file."""
+"""`ftk estimate-memory` asked for advice: what makes a recipe fit, to paste or as a file, and what others would take."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any
 from ftk.core.errors import RecipeError, RunError
 from ftk.memory.units import shown
 from ftk.runs.advising.changes import Harm
+from ftk.runs.advising.compare import compare
 from ftk.runs.advising.fit import Fit, Plan, find_fit, nothing_fits
 from ftk.runs.advising.memory_size import memory_of
 from ftk.runs.advising.written import check_new_file, write_changed
@@ -25,16 +26,25 @@ RESULTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class FitRequest:
-    """What `--fit`, `--gpu` and `--write` say."""
+class Advice:
+    """The flags that ask for it, as they were given."""
 
     fit: str | None = None
     gpu: str | None = None
     write: str | None = None
+    compare: str | None = None
+    sweep: str | None = None
+    picture: str = "memory.png"
 
     @property
-    def is_asked(self) -> bool:
-        return any((self.fit, self.gpu, self.write))
+    def fits(self) -> bool:
+        """Whether it is asked what fits."""
+        return any(given is not None for given in (self.fit, self.gpu, self.write))
+
+    @property
+    def compares(self) -> bool:
+        """Whether several recipes are asked for."""
+        return self.compare is not None or self.sweep is not None
 
     def memory_bytes(self) -> int:
         """
@@ -47,7 +57,21 @@ class FitRequest:
         return memory_of(str(text), place=place)
 
 
-def advise(words: Sequence[str], flags: Flags, request: FitRequest) -> Mapping[str, object]:
+def advise(words: Sequence[str], flags: Flags, advice: Advice) -> Mapping[str, object] | None:
+    """Give the advice that is asked for; None where none is.
+
+    Raises:
+        RunError: nothing fits; with the nearest.
+        FtkError: anything in the question is wrong.
+    """
+    if advice.compares and advice.fits:
+        raise RecipeError("--compare and --sweep tell totals, and --fit searches: ask for one of them")
+    if advice.compares:
+        return compare(words, flags, methods=advice.compare, sweep=advice.sweep, picture=advice.picture)
+    return fit_recipe(words, flags, advice) if advice.fits else None
+
+
+def fit_recipe(words: Sequence[str], flags: Flags, request: Advice) -> Mapping[str, object]:
     """Search, print and, where asked, write what makes a recipe fit.
 
     Raises:
