@@ -43,6 +43,9 @@ def command(
     picture: Annotated[
         str, typer.Option("--picture", help="Where --compare and --sweep draw; a picture there is replaced.")
     ] = "memory.png",
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Run one step on imagined weights, and count what it allocates.")
+    ] = False,
 ) -> Mapping[str, object] | None:
     """Tell what a run will take, before anything is loaded or rented.
 
@@ -53,6 +56,7 @@ def command(
         from ftk.runs.estimate_shown import print_estimate
 
         given = {"RECIPE": words, "--model": model, "--tuning": tuning if tuning != "full" else None}
+        given["--simulate"] = simulate
         given |= {"--fit": fit, "--gpu": gpu, "--write": write, "--compare": compare, "--sweep": sweep}
         answer = bare_count(params, dtype=dtype or "bf16", optimizer=optimizer or "adamw", others=given)
         print_estimate(params, answer)
@@ -80,10 +84,22 @@ def command(
         utilisation=utilisation,
         price=price,
     )
+    if simulate and any((fit, gpu, write, compare, sweep)):
+        from ftk.core.errors import RecipeError
+
+        raise RecipeError(
+            "--simulate answers for one setting, and --fit, --gpu, --compare and --sweep look at many. Leave it out, or "
+            "simulate what they found",
+            place="--simulate",
+        )
     advised = advise(tuple(words or ()), flags, Advice(fit, gpu, write, compare, sweep, picture))
     if advised is not None:
         return advised
     asked = ask(tuple(words or ()), flags)
     answer = estimate(asked)
+    if simulate:
+        from ftk.runs.simulate import simulate as simulated
+
+        answer = simulated(asked, answer)
     print_estimate(asked.numbers.name, answer)
     return answer.as_json()

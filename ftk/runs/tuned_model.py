@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ftk.core.errors import FtkError, ModelError, RecipeError
@@ -11,14 +12,15 @@ from ftk.models.load import load_model
 from ftk.models.locate import ModelPlace, locate
 from ftk.models.scoring import ScoringModel
 from ftk.models.vocabulary import grow_vocabulary
+from ftk.numerics.head import Budget
 from ftk.recipe.schema import Recipe
-from ftk.train.precision import FROZEN_DTYPES, resolve_precision, store_trained_in_float32
+from ftk.train.precision import FROZEN_DTYPES, Precision, resolve_precision, store_trained_in_float32
 from ftk.tuning.full import Full
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+DTYPES: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,9 @@ def load_start(recipe: Recipe, accelerator: "Accelerator", *, new_tokens: NewTok
         ModelError: the model cannot be used, or a format does not go with it.
     """
     precision = resolve_precision(recipe.training.precision, accelerator.device)
-    dtype = FROZEN_DTYPES[DTYPES.get(recipe.model.dtype, precision)]  # type: ignore[index]
     model: Any = load_model(
         recipe.model,
-        # Weights that all move are float32 whatever the computation; loading them so spares a second copy.
-        dtype=FROZEN_DTYPES["fp32"] if isinstance(recipe.tuning, Full) else dtype,
+        dtype=frozen_dtype(recipe, precision),
         device=accelerator.device,
         quantization_config=recipe.quantization.loading_config(FROZEN_DTYPES[precision])
         if recipe.quantization
@@ -97,8 +97,30 @@ def load_start(recipe: Recipe, accelerator: "Accelerator", *, new_tokens: NewTok
     return StartModel(place, model, () if new_tokens is None else new_tokens.ids)
 
 
-def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> TunedModel:
+def frozen_dtype(recipe: Recipe, precision: Precision) -> torch.dtype:
+    """How weights are stored that are not quantized, before tuning makes those float32 that it trains."""
+    # Weights that all move are float32 whatever the computation; loading them so spares a second copy.
+    if isinstance(recipe.tuning, Full):
+        return torch.float32
+    return FROZEN_DTYPES[DTYPES.get(recipe.model.dtype, precision)]
+
+
+def tune(
+    start: StartModel,
+    recipe: Recipe,
+    accelerator: "Accelerator",
+    *,
+    budget: Budget | None = None,
+    has_numbers: bool = True,
+) -> TunedModel:
     """Apply tuning to the model, which `start` no longer is from then on.
+
+    Args:
+        start: the model as loaded.
+        recipe: what is tuned, and what is learned.
+        accelerator: under whose precision the model will compute.
+        budget: how much memory logits may take; by default what suits the device.
+        has_numbers: False where weights are imagined, to follow what a step allocates.
 
     Raises:
         ModelError: an adapter does not go with the model.
@@ -115,7 +137,9 @@ def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> Tuned
     parameters = list(model.parameters())
     # What is proven must be what will run: flash attention takes float32 weights under autocast alone.
     with accelerator.autocast():
-        scoring = ScoringModel(model, router=weight > 0, trees=recipe.task.rows == "pairs")
+        scoring = ScoringModel(
+            model, budget=budget, router=weight > 0, trees=recipe.task.rows == "pairs", has_numbers=has_numbers
+        )
     return TunedModel(
         place=start.place,
         scoring=scoring,
