@@ -88,8 +88,8 @@ def command(
         from ftk.core.errors import RecipeError
 
         raise RecipeError(
-            "--simulate answers for one setting, and --fit, --gpu, --compare and --sweep look at many. Leave it out, or "
-            "simulate what they found",
+            "--simulate answers for one setting, and --fit, --gpu, --compare and --sweep look at many. Leave it out, "
+            "or simulate what they found",
             place="--simulate",
         )
     advised = advise(tuple(words or ()), flags, Advice(fit, gpu, write, compare, sweep, picture))

@@ -1,15 +1,14 @@
 """One training step without numbers: the very parts of a run on imagined weights, every allocation followed."""
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from ftk.core.errors import ModelError
 from ftk.core.types import Batch
@@ -18,12 +17,14 @@ from ftk.memory.follow import Follow, Peak
 from ftk.memory.gpu_attention import GpuAttention
 from ftk.memory.head import UNKNOWN_GPU
 from ftk.memory.imagine import Imagine, imagining, movable
-from ftk.memory.quantized import quantize_imagined, quantized_constants
-from ftk.memory.repeat import kinds_of, moment_of, prolonged, short_lengths, shortened
+from ftk.memory.quantized import quantize_imagined
+from ftk.memory.repeat import kinds_of, prolonged, short_lengths, shortened
 from ftk.memory.substitutes import substitutes
 from ftk.models.locate import ModelPlace
 from ftk.numerics.head import Budget
 from ftk.recipe.schema import Recipe
+from ftk.runs.alone import Alone
+from ftk.runs.follow_step import make_states, take_weights, watched
 from ftk.runs.tuned_model import StartModel, TunedModel, frozen_dtype, tune
 from ftk.train.precision import FROZEN_DTYPES, Precision
 from ftk.train.shard import decoder_layers
@@ -115,7 +116,7 @@ class _Simulation:
     def run(self, config: Any) -> _Run:
         recipe = self.recipe
         fake = imagining()
-        alone = _Alone(self.precision)
+        alone = Alone(self.precision)
         with_bitsandbytes = recipe.quantization is not None or recipe.training.optimizer.name == "adamw_8bit"
         imagine = Imagine(fake, substitutes(self.device, with_bitsandbytes=with_bitsandbytes))
         model = _built(recipe, config, self.precision, fake)
@@ -130,11 +131,11 @@ class _Simulation:
             weight_decay=recipe.training.weight_decay,
         )
         follow = Follow(_in_cuda_blocks if self.device == "cuda" else int)
-        _take_weights(follow, scoring, base, self.micro_batches)
+        take_weights(follow, scoring, base, self.micro_batches)
         attention = recipe.model.attention
         kernels = GpuAttention(masks=not attention.startswith("flash")) if self.device == "cuda" else nullcontext()
-        with _watched(follow, tuned, optimizer, alone), kernels, follow, imagine:
-            _make_states(optimizer, follow)
+        with watched(follow, tuned, optimizer, alone), kernels, follow, imagine:
+            make_states(optimizer, follow)
             gc.collect()
             follow.restart()
             step = Step(
@@ -164,32 +165,6 @@ def _answer(runs: Sequence[_Run], periods: int, device: str) -> Simulated:
 
 def _in_cuda_blocks(num_bytes: int) -> int:
     return -(-num_bytes // CUDA_BLOCK) * CUDA_BLOCK
-
-
-class _Alone:
-    """What a step sees of Accelerate in a group of one process. Its own keeps one precision for a whole process."""
-
-    def __init__(self, precision: Precision) -> None:
-        self.device = _CPU
-        self.num_processes = 1
-        self.scaler = None
-        self._dtype = None if precision == "fp32" else FROZEN_DTYPES[precision]
-        self.before_backward: Callable[[], None] = lambda: None
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", dtype=self._dtype or torch.bfloat16, enabled=self._dtype is not None)
-
-    def backward(self, loss: Tensor) -> None:
-        self.before_backward()
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """As Accelerate's `prepare_model` wraps the forward of a model that computes in half precision."""
-        if self._dtype is not None:
-            from accelerate.utils import convert_outputs_to_fp32
-
-            model.forward = convert_outputs_to_fp32(self.autocast()(model.forward))
-        return model
 
 
 def _on_meta(recipe: Recipe, config: Any) -> nn.Module:
@@ -234,77 +209,6 @@ def _told_apart(config: Any) -> Iterator[None]:
             f"a {config.model_type} model cannot be simulated: the shapes in it depend on its numbers ({error}). Leave "
             "out --simulate for the analytic estimate"
         ) from error
-
-
-def _take_weights(follow: Follow, model: nn.Module, base: set[nn.Parameter], batches: Sequence[Batch]) -> None:
-    for parameter in model.parameters():
-        follow.take([parameter], "weights" if parameter in base else "adapter")
-    follow.take([*model.buffers(), *quantized_constants(model)], "weights")
-    for batch in batches:
-        follow.take([getattr(batch, name) for name in Batch.__slots__], "activations")
-
-
-@contextmanager
-def _watched(follow: Follow, tuned: TunedModel, optimizer: torch.optim.Optimizer, alone: _Alone) -> Iterator[None]:
-    """Tell what is made while which part of the step runs."""
-
-    def now(kind: str, moment: str) -> None:
-        follow.kind, follow.moment = kind, moment
-
-    def phase() -> str:
-        # Within a backward pass layers run forward again where activations are checkpointed.
-        return "backward pass" if torch._C._current_graph_task_id() != -1 else "forward pass"
-
-    def watch_layer(layer: nn.Module, moment: str) -> Iterator[Any]:
-        def on_output(module: nn.Module, arguments: Any, output: Any) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output
-            if phase() == "forward pass" and hidden.requires_grad:
-                hidden.register_hook(lambda gradient: now("activations", f"backward pass, {moment}"))
-
-        yield layer.register_forward_pre_hook(lambda *_: now("activations", f"{phase()}, {moment}"))
-        yield layer.register_forward_hook(on_output)
-
-    def on_backbone_output(module: nn.Module, arguments: Any, output: Any) -> None:
-        now("logits", "output head")
-        hidden = output.last_hidden_state
-        if hidden.requires_grad:
-            hidden.register_hook(lambda gradient: now("activations", "backward pass"))
-
-    scoring = tuned.scoring
-    backbone = scoring.backbone
-    alone.before_backward = lambda: now("logits", "backward pass")
-    hooks: list[Any] = [
-        scoring.register_forward_pre_hook(lambda module, arguments: now("activations", "forward pass")),
-        optimizer.register_step_pre_hook(lambda *_: now("optimizer", "optimizer's update")),
-        optimizer.register_step_post_hook(lambda *_: now("other", "")),
-    ]
-    layers = decoder_layers(scoring)
-    for number, layer in enumerate(layers):
-        hooks += watch_layer(layer, moment_of(number, len(layers)))
-    if backbone is not None:
-        hooks.append(backbone.register_forward_hook(on_backbone_output))
-    for parameter in tuned.scoring.parameters():
-        if parameter.requires_grad:
-            hooks.append(
-                parameter.register_post_accumulate_grad_hook(
-                    lambda parameter: follow.take([parameter.grad], "gradients")
-                )
-            )
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _make_states(optimizer: torch.optim.Optimizer, follow: Follow) -> None:
-    """An update with imagined gradients, by which the optimizer makes its states."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.empty_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    follow.take(tree_leaves([list(state.values()) for state in optimizer.state.values()]), "optimizer")
 
 
 def _by_kind(peak: Peak) -> MemoryBytes:
