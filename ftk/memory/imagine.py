@@ -6,11 +6,13 @@ integers and booleans; numbers that no memory stands behind have shapes and type
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import is_non_overlapping_and_dense_or_false
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -36,6 +38,7 @@ class Imagine(TorchDispatchMode):
         """`substitutes` are what stands for operations that hide what they allocate."""
         super().__init__()
         self._fake = fake
+        _sole_holders()
         self._substitutes = dict(substitutes or {})
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -46,6 +49,8 @@ class Imagine(TorchDispatchMode):
                 return _one(args[0].dtype)
             if func is _ATEN.equal.default:
                 return _is_same(*args)
+            if func is _ATEN.add.Tensor and _is_added_in_place(args[0]):
+                return args[0].add_(args[1])
             substitute = self._substitutes.get(func)
             if substitute is not None:
                 return substitute(*args, **kwargs)
@@ -58,6 +63,37 @@ class Imagine(TorchDispatchMode):
 def imagining() -> FakeTensorMode:
     """The mode in which a model is built without memory; what it makes mixes with real tensors."""
     return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def _is_added_in_place(tensor: Tensor) -> bool:
+    """Whether autograd, which adds up gradients that meet, would reuse this one for the sum if no mode were watching.
+
+    Source: `can_accumulate_inplace` in torch/csrc/autograd/input_buffer.cpp: nobody else holds it, and it is dense.
+    """
+    in_backward = torch._C._current_graph_task_id() != -1 and not torch.is_grad_enabled()
+    return in_backward and _num_holders(tensor) == _sole_holders() and is_non_overlapping_and_dense_or_false(tensor)
+
+
+def _num_holders(tensor: Tensor) -> tuple[int, int]:
+    return tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # type: ignore[attr-defined]
+
+
+@cache
+def _sole_holders() -> tuple[int, int]:
+    """How many a mode sees to hold a gradient that autograd alone holds: seen where a weight is used twice."""
+    seen: list[tuple[int, int]] = []
+
+    class Look(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is _ATEN.add.Tensor:
+                seen.append(_num_holders(args[0]))
+            return func(*args, **(kwargs or {}))
+
+    weight = torch.ones(2, 2, requires_grad=True)
+    product = torch.ones(2, 2) @ weight @ weight
+    with Look():
+        torch.autograd.backward(product, torch.ones(2, 2))
+    return seen[0]
 
 
 @contextmanager

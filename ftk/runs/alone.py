@@ -23,7 +23,8 @@ class Alone:
 
     def backward(self, loss: Tensor) -> None:
         self.before_backward()
-        loss.backward()  # type: ignore[no-untyped-call]
+        # Tensor.backward itself would be handed to modes like GpuAttention, and run outside of them.
+        torch.autograd.backward(loss)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """As Accelerate's `prepare_model` wraps the forward of a model that computes in half precision."""

@@ -95,3 +95,18 @@ def test_layers_multiplied_are_the_whole(
     whole = simulation.simulate_step(recipe, config, [batch, batch], precision="fp32")
     assert multiplied.bytes == whole.bytes
     assert (multiplied.parameters, multiplied.trainable_parameters) == (whole.parameters, whole.trainable_parameters)
+
+
+def test_on_a_gpu_heads_share_keys_also_where_layers_run_again(folders: dict[str, Path]) -> None:
+    config = AutoConfig.from_pretrained(folders["llama"])
+    found = {}
+    for checkpointing in (False, True):
+        cell = benchmark.Cell("llama", "lora", checkpointing, 128, 2, "adamw", False, "bf16")
+        recipe = benchmark.recipe_for(cell, folders["llama"])
+        batch = benchmark.batch_for(cell, config.vocab_size)
+        for device in ("cpu", "cuda"):
+            answer = simulation.simulate_step(recipe, config, [batch], precision="bf16", device=device)
+            found[checkpointing, device] = answer.bytes.activations
+            assert bool(answer.notes) == (device == "cuda")
+    assert found[False, "cuda"] < found[False, "cpu"]
+    assert found[True, "cuda"] < found[False, "cuda"]
