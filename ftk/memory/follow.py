@@ -36,7 +36,7 @@ class _Block:
 
 
 @dataclass
-class Follow(TorchDispatchMode):
+class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of all storages that are alive, by kind; enter it as a context.
 
     Source: the same life of storages is what torch.distributed._tools.mem_tracker follows; that the count is the
@@ -55,7 +55,7 @@ class Follow(TorchDispatchMode):
     _peaks: dict[str, Peak] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

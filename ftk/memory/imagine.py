@@ -27,7 +27,7 @@ FACTORIES = frozenset({"aten::empty", "aten::zeros", "aten::ones", "aten::full",
 """Operations that make numbers from a shape alone."""
 
 
-class Imagine(TorchDispatchMode):
+class Imagine(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within, new floating-point tensors are imagined, and questions about imagined numbers get an answer.
 
     A number that is asked for is one, a truth is true; two imagined tensors are equal where they are the same memory.
@@ -36,7 +36,7 @@ class Imagine(TorchDispatchMode):
 
     def __init__(self, fake: FakeTensorMode, substitutes: Mapping[Any, Substitute] | None = None) -> None:
         """`substitutes` are what stands for operations that hide what they allocate."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._fake = fake
         _sole_holders()
         self._substitutes = dict(substitutes or {})
@@ -71,7 +71,9 @@ def _is_added_in_place(tensor: Tensor) -> bool:
     Source: `can_accumulate_inplace` in torch/csrc/autograd/input_buffer.cpp: nobody else holds it, and it is dense.
     """
     in_backward = torch._C._current_graph_task_id() != -1 and not torch.is_grad_enabled()
-    return in_backward and _num_holders(tensor) == _sole_holders() and is_non_overlapping_and_dense_or_false(tensor)
+    if not in_backward or _num_holders(tensor) != _sole_holders():
+        return False
+    return bool(is_non_overlapping_and_dense_or_false(tensor))
 
 
 def _num_holders(tensor: Tensor) -> tuple[int, int]:
@@ -83,7 +85,7 @@ def _sole_holders() -> tuple[int, int]:
     """How many a mode sees to hold a gradient that autograd alone holds: seen where a weight is used twice."""
     seen: list[tuple[int, int]] = []
 
-    class Look(TorchDispatchMode):
+    class Look(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is _ATEN.add.Tensor:
                 seen.append(_num_holders(args[0]))
@@ -91,7 +93,7 @@ def _sole_holders() -> tuple[int, int]:
 
     weight = torch.ones(2, 2, requires_grad=True)
     product = torch.ones(2, 2) @ weight @ weight
-    with Look():
+    with Look():  # type: ignore[no-untyped-call]
         torch.autograd.backward(product, torch.ones(2, 2))
     return seen[0]
 
