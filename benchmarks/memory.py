@@ -158,7 +158,7 @@ def summary(results: Sequence[Result]) -> list[str]:
     return told
 
 
-def document(done: dict[int, Result]) -> str:
+def document(done: dict[int, Result], num_cells: int) -> str:
     """memory.md: how it was measured, the summary, and all cells."""
     results = list(done.values())
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
@@ -167,7 +167,7 @@ def document(done: dict[int, Result]) -> str:
         [
             "# What `ftk estimate-memory` says, and what a step takes",
             "",
-            f"{len(results)} cells on a CPU ({cores} cores, {platform.machine()}, one thread), Python "
+            f"{len(results)} of {num_cells} cells on a CPU ({cores} cores, {platform.machine()}, one thread), Python "
             f"{platform.python_version()}, {versions}. Written by `python benchmarks/memory.py`, which says how cells "
             "are chosen and how peaks are measured. Sizes are in MiB; an error below 0 says too little.",
             "",
@@ -214,7 +214,7 @@ def main() -> None:
                 done[number] = asked_anew(result, folder, device=arguments.device)
     print(*summary(list(done.values())), sep="\n")
     if arguments.device == "cpu" and len(done) == len(cells):
-        OUTPUT.write_text(document(done))
+        OUTPUT.write_text(document(done, len(cells)))
 
 
 if __name__ == "__main__":

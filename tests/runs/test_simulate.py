@@ -81,18 +81,18 @@ def test_simulated_is_measured(cell: Any, folders: dict[str, Path]) -> None:
     )
 
 
-@pytest.mark.parametrize(("tuning", "checkpointing"), [("full", False), ("full", True), ("lora", True)])
+@pytest.mark.parametrize(("tuning", "checkpointing", "count"), [("full", False, 2), ("lora", True, 1)])
 def test_layers_multiplied_are_the_whole(
-    tuning: str, checkpointing: bool, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    tuning: str, checkpointing: bool, count: int, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = benchmark.Cell("llama", tuning, checkpointing, 32, 1, "adamw", False, "fp32")
     recipe = benchmark.recipe_for(cell, folders["llama"])
     config = AutoConfig.from_pretrained(folders["llama"])
     config.num_hidden_layers = 8
     batch = benchmark.batch_for(cell, config.vocab_size)
-    multiplied = simulation.simulate_step(recipe, config, [batch, batch], precision="fp32")
+    multiplied = simulation.simulate_step(recipe, config, [batch] * count, precision="fp32")
     monkeypatch.setattr(simulation, "short_lengths", lambda kinds: None)
-    whole = simulation.simulate_step(recipe, config, [batch, batch], precision="fp32")
+    whole = simulation.simulate_step(recipe, config, [batch] * count, precision="fp32")
     assert multiplied.bytes == whole.bytes
     assert (multiplied.parameters, multiplied.trainable_parameters) == (whole.parameters, whole.trainable_parameters)
 
