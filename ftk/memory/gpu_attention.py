@@ -6,38 +6,45 @@ keys and values, which those of CUDA do not.
 Shapes: B rows, H heads, G heads of keys and values, L places, D width of a head.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 BLOCK = 128
 """Places to which flash attention rounds up what it keeps a number of for each."""
 
 
-class GpuAttention(TorchFunctionMode):
+@contextmanager
+def gpu_attention(*, masks: bool) -> Iterator[None]:
     """Within, scaled_dot_product_attention allocates what the kernels of CUDA do.
+
+    It is put in the place of torch's own, as a TorchFunctionMode is not there where checkpointed layers run again.
+
+    Args:
+        masks: whether masks are numbers in memory, as all but flash attention's rows of varying length have them.
 
     Source: `mha_fwd` and `mha_bwd` of flash attention 2 (csrc/flash_attn/flash_api.cpp), which torch contains: kept are
     query, key, value, output and one float32 a place and head; for the while there are sums in float32 as large as the
     query, and with grouped heads gradients of keys and values for every head.
     """
+    own = F.scaled_dot_product_attention
 
-    def __init__(self, *, masks: bool) -> None:
-        """`masks` tells whether masks are numbers in memory, as all but flash attention's rows of varying length have
-        them."""
-        super().__init__()
-        self._masks = masks
+    def attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **settings: Any) -> Tensor:
+        mask = attn_mask if masks else None
+        made: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+            _as_computed(query), _as_computed(key), _as_computed(value), mask
+        )
+        return made
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        query, key, value = (_as_computed(tensor) for tensor in args[:3])
-        mask = kwargs.get("attn_mask") if self._masks else None
-        return _Attention.apply(query, key, value, mask)  # type: ignore[no-untyped-call]
+    F.scaled_dot_product_attention = attend
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = own
 
 
 def _as_computed(tensor: Tensor) -> Tensor:

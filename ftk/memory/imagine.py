@@ -132,7 +132,8 @@ def _is_large(tensors: Sequence[Tensor]) -> bool:
     """Whether an operation on real tensors, such as the comparison of every place with every other, makes too many."""
     most = max(tensor.ndim for tensor in tensors)
     padded = [(1,) * (most - tensor.ndim) + tuple(tensor.shape) for tensor in tensors]
-    return prod(max(sizes) for sizes in zip(*padded, strict=True)) > MOST_REAL
+    widest: list[int] = [max(sizes) for sizes in zip(*padded, strict=True)]
+    return prod(widest) > MOST_REAL
 
 
 def _one(dtype: torch.dtype) -> bool | int | float:

@@ -23,7 +23,6 @@ class Alone:
 
     def backward(self, loss: Tensor) -> None:
         self.before_backward()
-        # Tensor.backward itself would be handed to modes like GpuAttention, and run outside of them.
         torch.autograd.backward(loss)
 
     def prepare(self, model: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from ftk.core.errors import ModelError
 from ftk.core.types import Batch
 from ftk.memory.estimate import MemoryBytes
 from ftk.memory.follow import Follow, Peak
-from ftk.memory.gpu_attention import GpuAttention
+from ftk.memory.gpu_attention import gpu_attention
 from ftk.memory.head import UNKNOWN_GPU
 from ftk.memory.imagine import Imagine, imagining, movable
 from ftk.memory.quantized import quantize_imagined
@@ -133,7 +133,7 @@ class _Simulation:
         follow = Follow(_in_cuda_blocks if self.device == "cuda" else int)
         take_weights(follow, scoring, base, self.micro_batches)
         attention = recipe.model.attention
-        kernels = GpuAttention(masks=not attention.startswith("flash")) if self.device == "cuda" else nullcontext()
+        kernels = gpu_attention(masks=not attention.startswith("flash")) if self.device == "cuda" else nullcontext()
         with watched(follow, tuned, optimizer, alone), kernels, follow, imagine:
             make_states(optimizer, follow)
             gc.collect()

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
 from ftk.memory.follow import Follow, Peak
-from ftk.memory.gpu_attention import GpuAttention
+from ftk.memory.gpu_attention import gpu_attention
 from ftk.memory.imagine import Imagine, imagining
 from ftk.memory.repeat import moment_of, prolonged, short_lengths
 
@@ -79,7 +79,7 @@ def test_large_masks_are_imagined_too() -> None:
 def test_attention_on_a_gpu_repeats_no_keys_and_keeps_one_number_a_place() -> None:
     query = torch.empty(1, 4, 128, 16, dtype=torch.bfloat16, requires_grad=True)
     key, value = (torch.empty(1, 2, 128, 16, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
-    with GpuAttention(masks=True), Follow() as follow:
+    with gpu_attention(masks=True), Follow() as follow:
         output = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
         assert output.shape == query.shape
         assert follow.total == 4 * 128 * (16 * 2 + 4)
