@@ -9,13 +9,14 @@ from ftk.memory.estimate import MemoryBytes
 from ftk.memory.gpus import CONTEXT_BYTES
 from ftk.memory.head import scored
 from ftk.memory.layers import Layer, Positions, forward_of, layer_of, whole
+from ftk.memory.ledger import Ledger, Storage
 from ftk.memory.matrices import Matrix, matrix
 from ftk.memory.norms import normed
 from ftk.memory.operations import joined, scale
 from ftk.memory.parameters import Inventory
 from ftk.memory.setup import Setup
 from ftk.memory.stored import adapter_weights, trained_sizes, weights_bytes
-from ftk.memory.tape import Ledger, Parameter, Storage, Tape, Tensor
+from ftk.memory.tape import Parameter, Tape, Tensor
 
 CUDA_GRAIN = 512
 """Bytes to which torch's CUDA allocator rounds (`kMinBlockSize`, c10/cuda/CUDACachingAllocator)."""
@@ -25,15 +26,8 @@ BATCH_BYTES = 8 + 8 + 8 + 4 + 1
 """Of a token in a batch: its id, position, document, weight, and whether it is learned (`ftk.core.types.Batch`)."""
 
 
-ACTIVATIONS = {
-    "activations": "inputs of layers, residual sums, and gradients on their way back",
-    "attention": "queries, keys, values and outputs, with what the kernel keeps",
-    "rotary": "queries and keys as their positions turned them",
-    "norms": "what norms keep of their inputs",
-    "feed_forward": "up, gate, activation and their product",
-    "router": "probabilities and choices of experts",
-}
-"""Kinds of the tape that are activations, and what they are."""
+ACTIVATIONS = ("activations", "attention", "rotary", "norms", "feed_forward", "router")
+"""Kinds of the tape that are activations; what no part made by itself (inputs of layers, sums) counts as the first."""
 
 
 @dataclass(slots=True)
@@ -154,13 +148,14 @@ def _forward(tape: Tape, model: Model, architecture: Architecture, setup: Setup)
         ledger.moment = "the forward pass"
         x = _embedded(tape, model.embedding, architecture, setup)
         positions = _positions(tape, architecture, setup, x.width)
-        mask = _mask(tape, setup)
+        positions += _masks(tape, architecture, setup)
         for number, layer in enumerate(model.layers):
             ledger.moment = f"the forward pass of layer {number + 1} of {architecture.num_layers}"
-            run = forward_of(tape, architecture, layer, setup, positions)
+            masked = setup.packed or (number < architecture.num_sliding_layers and _is_cut(architecture, setup))
+            run = forward_of(tape, architecture, layer, setup, positions, masked=masked)
             x = tape.checkpoint(run, x) if setup.checkpointing else run(x)
         x = normed(tape, x, model.final_norm, kind=architecture.norm)
-        del positions, mask
+        del positions, run
         ledger.moment = "the output head"
         with tape.counted_as("logits"):
             hidden = _scored_states(tape, x, setup, architecture.hidden)
@@ -184,12 +179,25 @@ def _positions(tape: Tape, architecture: Architecture, setup: Setup, width: int)
     return cos, sin
 
 
-def _mask(tape: Tape, setup: Setup) -> Storage | None:
-    """Which token sees which: yes or no for SDPA where a row holds several documents, a number for the eager kernel."""
-    pairs = setup.rows * setup.length**2
+def _masks(tape: Tape, architecture: Architecture, setup: Setup) -> tuple[Tensor, ...]:
+    """Which token sees which: a number for the eager kernel; yes or no for SDPA, where order alone does not tell.
+
+    A model whose layers look back differently far has one of each kind.
+    """
+    pairs, width = setup.rows * setup.length**2, setup.compute_bytes if setup.attention == "eager" else 1
+    is_mixed = 0 < architecture.num_sliding_layers < architecture.num_layers
+    count = 0
     if setup.attention == "eager":
-        return tape.new(pairs * setup.compute_bytes)
-    return tape.new(pairs) if setup.packed and setup.attention == "sdpa" else None
+        count = 2 if is_mixed else 1
+    elif setup.attention == "sdpa":
+        is_cut = _is_cut(architecture, setup)
+        count = int(setup.packed and (is_mixed or not is_cut)) + int(is_cut)
+    return tuple(Tensor(tape.new(pairs * width), pairs, width) for _ in range(count))
+
+
+def _is_cut(architecture: Architecture, setup: Setup) -> bool:
+    """Whether rows are longer than a window."""
+    return architecture.sliding_window is not None and setup.length > architecture.sliding_window
 
 
 def _scored_states(tape: Tape, x: Tensor, setup: Setup, width: int) -> Tensor:

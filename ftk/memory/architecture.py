@@ -1,7 +1,7 @@
 """A transformer as plain numbers: all that its bytes and its work depend on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 
@@ -74,6 +74,8 @@ class Architecture:
     activation: Literal["silu", "gelu"] = "silu"
     rotary_share: float = 1.0
     """Part of each head that is turned by its position."""
+    rotary_joined: bool = False
+    """Whether queries and keys are joined of that part and the rest, even where there is none."""
     num_experts: int = 0
     """0 in a dense model."""
     experts_per_token: int = 0
@@ -163,7 +165,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "activation": "gelu",
         "embedding_scaled": True,
     },
-    "phi3": {"qkv_name": "qkv_proj", "mlp_names": ("gate_up_proj", "down_proj")},
+    "phi3": {"rotary_joined": True, "qkv_name": "qkv_proj", "mlp_names": ("gate_up_proj", "down_proj")},
     "gpt_neox": {
         "norm": "layer",
         "norms": "parallel",
@@ -177,6 +179,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "mlp_names": ("dense_h_to_4h", "dense_4h_to_h"),
         "activation": "gelu",
         "rotary_share": 0.25,
+        "rotary_joined": True,
     },
 }
 """What the families have that their configurations do not say.
@@ -189,10 +192,9 @@ _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermedi
 
 @dataclass(frozen=True, slots=True)
 class _Config:
-    """A configuration with the defaults that a family gives to keys that are left out."""
+    """A configuration in which null is as good as left out."""
 
     values: Mapping[str, Any]
-    family: str = field(default="")
 
     def get(self, key: str, default: Any = None) -> Any:
         value = self.values.get(key)
@@ -204,7 +206,7 @@ def from_config(values: Mapping[str, Any]) -> Architecture | None:
     family = str(values.get("model_type"))
     if family not in FAMILIES or any(values.get(key) is None for key in _NEEDED) or _is_unusual(family, values):
         return None
-    config = _Config(values, family)
+    config = _Config(values)
     heads = config.get("num_attention_heads")
     hidden = config.get("hidden_size")
     architecture = Architecture(

@@ -7,9 +7,10 @@ head instead of the matrix of probabilities).
 
 from dataclasses import dataclass
 
+from ftk.memory.ledger import Storage
 from ftk.memory.operations import add, cast, copied, joined, multiply, part, pointwise_of_output, scale
 from ftk.memory.setup import Attention
-from ftk.memory.tape import Storage, Tape, Tensor
+from ftk.memory.tape import Tape, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,6 @@ class Heads:
     length: int
     num_heads: int
     num_kv_heads: int
-    head_dim: int
     kernel: Attention
     masked: bool
     """Whether a mask is given, beyond that no token sees what comes after it."""
@@ -41,12 +41,12 @@ def attend(tape: Tape, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
     return _fused(tape, q, k, v, heads)
 
 
-def turned(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, *, share: float) -> Tensor:
+def turned(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, *, share: float, is_joined: bool) -> Tensor:
     """Queries or keys turned by their positions (`apply_rotary_pos_emb`), a part of each head where `share` is below 1.
 
     Cosines and sines are kept, since they take no gradient themselves; queries and keys are not.
     """
-    if share < 1:
+    if is_joined:
         moved = int(x.numel * share)
         rotated, rest = part(tape, x, moved), part(tape, x, x.numel - moved)
         return joined(tape, [_turned(tape, rotated, cos, sin), rest])

@@ -26,8 +26,8 @@ class Layer:
     """In the order in which they are applied, those of queries and keys last."""
 
 
-Positions = tuple[Tensor, Tensor]
-"""Cosines and sines."""
+Positions = tuple[Tensor, ...]
+"""Cosines and sines, and the masks, which all layers share."""
 
 
 def layer_of(architecture: Architecture, setup: Setup) -> Layer:
@@ -92,9 +92,9 @@ def _update(fused: Fused, setup: Setup) -> tuple[Parameter, Parameter] | None:
 
 
 def forward_of(
-    tape: Tape, architecture: Architecture, layer: Layer, setup: Setup, positions: Positions
+    tape: Tape, architecture: Architecture, layer: Layer, setup: Setup, positions: Positions, *, masked: bool
 ) -> Callable[[Tensor], Tensor]:
-    """The layer as a function of its input."""
+    """The layer as a function of its input; `masked` where its attention is given a mask."""
 
     def norm(x: Tensor, number: int) -> Tensor:
         with tape.counted_as("norms"):
@@ -102,7 +102,7 @@ def forward_of(
 
     def attention(x: Tensor) -> Tensor:
         with tape.counted_as("attention"):
-            return _attention(tape, x, architecture, layer, setup, positions)
+            return _attention(tape, x, architecture, layer, setup, positions, masked=masked)
 
     def feed_forward(x: Tensor) -> Tensor:
         with tape.counted_as("feed_forward"):
@@ -151,7 +151,14 @@ def forward_of(
 
 
 def _attention(
-    tape: Tape, x: Tensor, architecture: Architecture, layer: Layer, setup: Setup, positions: Positions
+    tape: Tape,
+    x: Tensor,
+    architecture: Architecture,
+    layer: Layer,
+    setup: Setup,
+    positions: Positions,
+    *,
+    masked: bool,
 ) -> Tensor:
     q, k, v = _queries_keys_values(tape, x, architecture, layer)
     if architecture.qk_norm is not None:
@@ -160,17 +167,20 @@ def _attention(
             k = normed(tape, k, layer.norms[-1], kind=architecture.norm)
     share = architecture.rotary_share
     with tape.counted_as("rotary"):
-        q, k = (turned(tape, q, *positions, share=share), turned(tape, k, *positions, share=share))
+        cos, sin = positions[:2]
+        q, k = (
+            turned(tape, q, cos, sin, share=share, is_joined=architecture.rotary_joined),
+            turned(tape, k, cos, sin, share=share, is_joined=architecture.rotary_joined),
+        )
     heads = Heads(
         rows=setup.rows,
         length=setup.length,
         num_heads=architecture.num_heads,
         num_kv_heads=architecture.num_kv_heads,
-        head_dim=architecture.head_dim,
         kernel=setup.attention,
-        masked=setup.packed,
+        masked=masked,
         soft_cap=architecture.attention_soft_cap is not None,
-        joined=share < 1,
+        joined=architecture.rotary_joined,
     )
     found = attend(tape, q, k, v, heads)
     return multiplied(tape, found, layer.attention[-1])

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from ftk.memory.ledger import Storage
 from ftk.memory.operations import add, cast, dropped, product, scale
 from ftk.memory.setup import Adapter, Stored
-from ftk.memory.tape import Parameter, Storage, Tape, Tensor
+from ftk.memory.tape import Parameter, Tape, Tensor
 
 
 @dataclass(slots=True)
@@ -58,7 +59,8 @@ def multiplied(tape: Tape, x: Tensor, by: Matrix) -> Tensor:
         result = scale(tape, result)
     # The update's input is cast to its weights' float32, and under autocast back again for the product, which keeps a
     # 16-bit copy for each matrix that reads the same input.
-    if by.stored is None:
+    # Above quantized weights PEFT leaves that to autocast where it sees one, which it looks for on a GPU alone.
+    if by.stored is None or tape.ledger.grain == 1:
         x = cast(tape, x, by.down.width)
     rank = by.down.numel // by.in_features
     if by.dropout:
@@ -83,7 +85,11 @@ def _base(tape: Tape, x: Tensor, by: Matrix, tokens: int) -> Tensor:
         del unpacked
         return [found]
 
-    unpacked = tape.new(plain)
-    result = tape.apply([x], out=(numel, tape.compute_width), backward=backward)
-    del unpacked
+    is_row_wise = by.stored.block is None
+    # LLM.int8() holds its input in 16 and in 8 bits and the product in 32, and keeps the input by itself
+    # (`MatMul8bitLt` of bitsandbytes); four-bit weights are unpacked.
+    between = tape.new(3 * x.numel + 4 * numel if is_row_wise else plain)
+    pinned = [x] if is_row_wise else []
+    result = tape.apply([x], out=(numel, tape.compute_width), backward=backward, pinned=pinned)
+    del between
     return cast(tape, result, given)

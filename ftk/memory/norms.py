@@ -2,8 +2,9 @@
 
 from typing import Literal
 
+from ftk.memory.ledger import Storage
 from ftk.memory.operations import add, cast, mean, multiply, pointwise_of_output, square, weight
-from ftk.memory.tape import Parameter, Storage, Tape, Tensor
+from ftk.memory.tape import Parameter, Tape, Tensor
 
 Norm = Literal["rms", "rms_float", "layer"]
 
@@ -37,8 +38,8 @@ def _leaf(parameter: Parameter) -> Tensor:
 
 
 def _layer_norm(tape: Tape, x: Tensor, scales: list[Parameter]) -> Tensor:
-    """One operation, in float32 under autocast; keeps its input, and a mean and a deviation a row."""
-    if tape.casts is not None and tape.compute_width < 4:
+    """One operation, in float32 under autocast on a GPU; keeps its input, and a mean and a deviation a row."""
+    if tape.compute_width < 4 and tape.ledger.grain > 1:
         x = cast(tape, x, 4)
         parameters = [cast(tape, _leaf(one), 4) for one in scales]
     else:

@@ -14,51 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-
-class Ledger:
-    """Bytes alive by kind, and what they were when they were most."""
-
-    def __init__(self, *, grain: int) -> None:
-        """Every allocation is rounded up to a multiple of `grain` bytes."""
-        self.grain = grain
-        self.live: dict[str, int] = {}
-        self.total = 0
-        self.peak: dict[str, int] = {}
-        self.peak_total = 0
-        self.peak_moment = ""
-        self.moment = ""
-
-    def take(self, kind: str, num_bytes: int) -> None:
-        """Bytes are allocated."""
-        self.live[kind] = self.live.get(kind, 0) + num_bytes
-        self.total += num_bytes
-        if self.total > self.peak_total:
-            self.peak_total, self.peak, self.peak_moment = self.total, dict(self.live), self.moment
-
-    def give(self, kind: str, num_bytes: int) -> None:
-        """Bytes are freed."""
-        self.live[kind] -= num_bytes
-        self.total -= num_bytes
-
-
-class Storage:
-    """Bytes of a tensor; they are freed when the last reference goes."""
-
-    __slots__ = ("_ledger", "kind", "num_bytes")
-
-    def __init__(self, ledger: Ledger, kind: str, num_bytes: int) -> None:
-        self._ledger, self.kind = ledger, kind
-        self.num_bytes = -(-num_bytes // ledger.grain) * ledger.grain
-        ledger.take(kind, self.num_bytes)
-
-    def __del__(self) -> None:
-        self._ledger.give(self.kind, self.num_bytes)
-
-    def become(self, kind: str) -> None:
-        """Count as another kind from now on."""
-        self._ledger.give(self.kind, self.num_bytes)
-        self.kind = kind
-        self._ledger.take(kind, self.num_bytes)
+from ftk.memory.ledger import Ledger, Storage
 
 
 class Parameter:
@@ -103,11 +59,12 @@ Backward = Callable[[Storage], Sequence[Storage | None]]
 class Node:
     """One operation of the graph."""
 
-    __slots__ = ("backward", "frame", "inputs", "number", "saved", "slot")
+    __slots__ = ("backward", "frame", "inputs", "number", "pinned", "saved", "slot")
 
     def __init__(self, number: int, inputs: list["Node | Parameter | None"], backward: Backward) -> None:
         self.number, self.inputs, self.backward = number, inputs, backward
         self.saved: list[Storage | None] | None = None
+        self.pinned: list[Storage | None] | None = None
         self.frame: Frame | None = None
         self.slot = 0
 
@@ -179,6 +136,7 @@ class Tape:
         saved: Sequence[Tensor] = (),
         saves_out: bool = False,
         extra: int = 0,
+        pinned: Sequence[Tensor] = (),
         like: Tensor | None = None,
     ) -> Tensor:
         """One operation.
@@ -190,6 +148,7 @@ class Tape:
             saved: what is kept for the backward pass.
             saves_out: whether the output is kept too.
             extra: bytes that are kept besides, such as statistics.
+            pinned: what is kept in a way that activation checkpointing does not see, and therefore keeps.
             like: whose storage the output shares, where `out` is None.
         """
         node = None
@@ -198,6 +157,7 @@ class Tape:
             self._number += 1
             edges = [one.node if one.node is not None else one.parameter if one.needs_grad else None for one in inputs]
             node = Node(self._number, edges, backward)
+            node.pinned = [one.storage for one in pinned]
             if keeps and not saves_out and not extra and self._is_last():
                 self._keep(node, [one.storage for one in saved])
         if out is None:
@@ -245,7 +205,7 @@ class Tape:
         frame.kept = []
         self._again = frame
         x = frame.x
-        leaf = Tensor(x.storage, x.numel, x.width, Node(0, [], _no_gradients) if x.node is not None else None)
+        leaf = Tensor(x.storage, x.numel, x.width, Node(0, [], lambda g: ()) if x.node is not None else None)
         before, self.ledger.moment = self.ledger.moment, f"{self.ledger.moment}, computed again"
         try:
             with self.autocast():
@@ -285,8 +245,7 @@ class Tape:
         gradient = buffers.pop(id(node), None)
         if gradient is None:
             return iter([None] * len(node.inputs))
-        frame = node.frame
-        if frame is not None:
+        if (frame := node.frame) is not None:
             if frame.kept is None:
                 self._run_again(frame)
             assert frame.kept is not None
@@ -294,7 +253,7 @@ class Tape:
         self._kept = node.saved
         found = list(node.backward(gradient))
         self._kept = None
-        node.saved, node.frame = None, None
+        node.saved, node.frame, node.pinned = None, None, None
         return _given_away(found)
 
 
@@ -303,10 +262,6 @@ def _given_away(items: list[Storage | None]) -> Iterator[Storage | None]:
     items.reverse()
     while items:
         yield items.pop()
-
-
-def _no_gradients(_: Storage) -> Sequence[Storage | None]:
-    return ()
 
 
 def _dependencies(root: Node) -> dict[int, int]:
