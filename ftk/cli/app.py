@@ -25,6 +25,7 @@ from ftk.cli.output import UsageError, finish
 Function = Callable[..., Mapping[str, object] | None]
 
 COMMANDS: dict[str, str] = {
+    "init": "Write a first recipe for some data, a model and a memory, with the reason for each choice.",
     "train": "Train a model as a recipe says, and measure it before and after.",
     "estimate-memory": "Tell what a run will take, before anything is loaded or rented.",
     "eval": "Measure a model, an adapter or a run on held-out rows.",

@@ -31,6 +31,21 @@ def command(
     on: Annotated[str | None, typer.Option("--on", help="GPU by which time and price are told.")] = None,
     utilisation: Annotated[float, typer.Option("--utilisation", help="Part of its peak that is reached.")] = 0.4,
     price: Annotated[float | None, typer.Option("--price", help="Dollars an hour for one device.")] = None,
+    fit: Annotated[str | None, typer.Option("--fit", help="Find what makes it fit into so much, such as 24GB.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="The same for a GPU, such as 'RTX 4090'.")] = None,
+    write: Annotated[
+        str | None, typer.Option("--write", help="A new recipe, with the least harmful changes that fit.")
+    ] = None,
+    compare: Annotated[str | None, typer.Option("--compare", help="Several methods, such as full,lora,qlora.")] = None,
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", help="Several values, such as sequence_length=1k..32k or rank=8,16,64.")
+    ] = None,
+    picture: Annotated[
+        str, typer.Option("--picture", help="Where --compare and --sweep draw; a picture there is replaced.")
+    ] = "memory.png",
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Run one step on imagined weights, and count what it allocates.")
+    ] = False,
 ) -> Mapping[str, object] | None:
     """Tell what a run will take, before anything is loaded or rented.
 
@@ -41,10 +56,13 @@ def command(
         from ftk.runs.estimate_shown import print_estimate
 
         given = {"RECIPE": words, "--model": model, "--tuning": tuning if tuning != "full" else None}
+        given["--simulate"] = simulate
+        given |= {"--fit": fit, "--gpu": gpu, "--write": write, "--compare": compare, "--sweep": sweep}
         answer = bare_count(params, dtype=dtype or "bf16", optimizer=optimizer or "adamw", others=given)
         print_estimate(params, answer)
         return answer.as_json()
 
+    from ftk.runs.advising.advise import Advice, advise
     from ftk.runs.asked import Flags, ask
     from ftk.runs.estimate import estimate
     from ftk.runs.estimate_shown import print_estimate
@@ -66,7 +84,22 @@ def command(
         utilisation=utilisation,
         price=price,
     )
+    if simulate and any((fit, gpu, write, compare, sweep)):
+        from ftk.core.errors import RecipeError
+
+        raise RecipeError(
+            "--simulate answers for one setting, and --fit, --gpu, --compare and --sweep look at many. Leave it out, "
+            "or simulate what they found",
+            place="--simulate",
+        )
+    advised = advise(tuple(words or ()), flags, Advice(fit, gpu, write, compare, sweep, picture))
+    if advised is not None:
+        return advised
     asked = ask(tuple(words or ()), flags)
     answer = estimate(asked)
+    if simulate:
+        from ftk.runs.simulate import simulate as simulated
+
+        answer = simulated(asked, answer)
     print_estimate(asked.numbers.name, answer)
     return answer.as_json()

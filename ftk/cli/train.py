@@ -15,6 +15,9 @@ def command(
     overrides: Annotated[list[str] | None, typer.Argument(help=OVERRIDES_HELP)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Insist on going on with an unfinished run.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew in the next numbered folder.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where the memory will not suffice by the estimate.")
+    ] = False,
 ) -> Mapping[str, object] | None:
     """Train a model as a recipe says, and measure it before and after.
 
@@ -47,4 +50,4 @@ def command(
 
     from ftk.runs.finetune import finetune
 
-    return finetune(loaded, resume=resume, fresh=fresh)
+    return finetune(loaded, resume=resume, fresh=fresh, force=force)

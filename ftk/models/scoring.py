@@ -28,7 +28,13 @@ class ScoringModel(nn.Module):
     """
 
     def __init__(
-        self, causal_lm: nn.Module, *, budget: Budget | None = None, router: bool = False, trees: bool = False
+        self,
+        causal_lm: nn.Module,
+        *,
+        budget: Budget | None = None,
+        router: bool = False,
+        trees: bool = False,
+        has_numbers: bool = True,
     ) -> None:
         """Prove on a short row how the model's logits come about. Weights must be on their device.
 
@@ -38,6 +44,8 @@ class ScoringModel(nn.Module):
             router: whether scores tell what the routers of a mixture of experts did.
             trees: whether batches will have several completions of a prompt, and it is worth proving that the model
                 can share the prompt's computation. Without it they are scored all the same, each with its prompt.
+            has_numbers: False for imagined weights, on which nothing can be proven that depends on numbers: the model
+                is taken to keep documents and completions of a row apart.
         """
         super().__init__()
         self.causal_lm = causal_lm
@@ -54,8 +62,9 @@ class ScoringModel(nn.Module):
         name = type(base).__name__
         if reason is not None:
             self.head_note = f"{name} computes full logits by its own forward, which takes more memory: {reason}"
-        self._packs = self._head_path is not None and prove_packing(
-            base, causal_lm.get_submodule(self._head_path.backbone)
+        self._has_numbers = has_numbers
+        self._packs = self._head_path is not None and (
+            not has_numbers or prove_packing(base, causal_lm.get_submodule(self._head_path.backbone))
         )
         if not self._packs:
             self.packing_note = (
@@ -94,6 +103,11 @@ class ScoringModel(nn.Module):
             router=self._load(router_logits, arrangement) if self._router else None,
         )
 
+    @property
+    def backbone(self) -> nn.Module | None:
+        """The layers beneath the head; None where the model's own forward is called instead."""
+        return self.causal_lm.get_submodule(self._head_path.backbone) if self._head_path is not None else None
+
     def _arrange(self, batch: Batch) -> Arrangement:
         if not self._packs:
             return one_text_a_row(batch)
@@ -106,9 +120,9 @@ class ScoringModel(nn.Module):
     def _widest_tree(self) -> int:
         """Tokens of the widest row in which completions may share a prompt; 0 where they never may."""
         base = base_model(self.causal_lm)
-        backbone = self.causal_lm.get_submodule(self._head_path.backbone) if self._head_path is not None else None
+        backbone = self.backbone
         width = 0
-        if self._packs and backbone is not None and prove_trees(base, backbone):
+        if self._packs and backbone is not None and (not self._has_numbers or prove_trees(base, backbone)):
             # A mask of ours replaces a window's, which makes no difference where all of the row lies within it.
             width = narrowest_window(self._config)
         if width < sys.maxsize:

@@ -60,7 +60,7 @@ def _learning_rate(recipe: Recipe) -> Iterator[Advice]:
     prefers = isinstance(recipe.task, Preference) and recipe.task.loss.customary_sft_weight == 0
     lowest, highest = PREFERENCE_LEARNING_RATES[recipe.tuning.name] if prefers else LEARNING_RATES
     # Plain gradient descent works at rates far above Adam's, whose steps are as long as the rate itself.
-    if recipe.training.optimizer.name != "adamw" or lowest <= rate <= highest:
+    if recipe.training.optimizer.name == "sgd" or lowest <= rate <= highest:
         return
     too_high = "higher ones make chosen answers less probable too" if prefers else "higher ones are often unsteady"
     reason = "lower ones barely move the model" if rate < lowest else too_high

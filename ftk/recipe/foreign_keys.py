@@ -273,6 +273,8 @@ NAMES: dict[str, str] = {
     "adamw_torch": "it is called adamw here, and fused where the device can",
     "adamw_torch_fused": "it is called adamw here, and fused where the device can",
     "adam": "it is called adamw here",
+    "adamw_bnb_8bit": "it is called adamw_8bit here",
+    "paged_adamw_8bit": "it is called adamw_8bit here; nothing is paged to the machine's memory",
     "cosine_with_warmup": "it is called cosine here, with its own warmup_ratio",
     "constant_with_warmup": "it is called constant here, with its own warmup_ratio",
     "warmup_stable_decay": "it is called wsd here",

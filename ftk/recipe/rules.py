@@ -55,6 +55,15 @@ def _precision(recipe: Recipe) -> Iterator[Violation]:
         )
 
 
+def _optimizer(recipe: Recipe) -> Iterator[Violation]:
+    if recipe.training.optimizer.name == "adamw_8bit" and recipe.parallel.strategy == "fsdp":
+        yield (
+            "training.optimizer",
+            "training.optimizer: adamw_8bit and parallel.strategy: fsdp do not go together: states share constants in "
+            "blocks, which shards would cut. Use adamw, whose states fsdp shards, or strategy: ddp",
+        )
+
+
 def _beside(recipe: Recipe) -> Iterator[Violation]:
     tuning = recipe.tuning
     if tuning.name == "lora" and tuning.also_learning_rate is not None and not tuning.also:
@@ -248,6 +257,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Violation]:
 _RULES: tuple[Callable[[Recipe], Iterator[Violation]], ...] = (
     _quantization,
     _precision,
+    _optimizer,
     _beside,
     _length,
     _context,

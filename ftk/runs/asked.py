@@ -8,7 +8,7 @@ from ftk.core.errors import RecipeError
 from ftk.memory.gpus import find_gpu
 from ftk.memory.setup import STRATEGIES
 from ftk.memory.units import parse_count
-from ftk.recipe.load import load_recipe
+from ftk.recipe.load import LoadedRecipe, load_recipe
 from ftk.recipe.load_values import recipe_of
 from ftk.runs.estimate import Device, Pace, Question, question
 
@@ -51,7 +51,23 @@ def ask(words: Sequence[str], flags: Flags) -> Question:
     Raises:
         FtkError: anything in them is wrong or contradicts the rest.
     """
-    recipe, overrides = _split(words)
+    loaded = recipe_asked(words, flags)
+    strategy = next((known for known in STRATEGIES if known == flags.strategy), None)
+    if strategy not in (None, "ddp") and loaded.recipe.parallel.processes in (1, "auto"):
+        raise RecipeError(
+            f"{strategy} spreads the model over processes, and there is one. Give --processes 2 or more",
+            place="--strategy",
+        )
+    return question(loaded.recipe, device=cast(Device, flags.device), strategy=strategy, pace=_pace(flags))
+
+
+def recipe_asked(words: Sequence[str], flags: Flags) -> LoadedRecipe:
+    """The recipe that words and flags stand for.
+
+    Raises:
+        RecipeError: anything in them is wrong or contradicts the rest.
+    """
+    recipe, overrides = split(words)
     if recipe is None and flags.model is None:
         raise RecipeError(
             "nothing to estimate: give a recipe file, --model with a hub id, a folder or a config.json, or --params "
@@ -62,17 +78,9 @@ def ask(words: Sequence[str], flags: Flags) -> Question:
     given = [*_overrides(flags), *overrides]
     if recipe is not None:
         model = [f"model.id={flags.model}"] if flags.model else []
-        loaded = load_recipe(recipe, [*model, *given])
-    else:
-        alone = [] if any("batch_size=" in one or "batch_tokens=" in one for one in overrides) else list(_alone(flags))
-        loaded = recipe_of({"model": str(flags.model), "data": _NO_DATA}, [*alone, *given])
-    strategy = next((known for known in STRATEGIES if known == flags.strategy), None)
-    if strategy not in (None, "ddp") and loaded.recipe.parallel.processes in (1, "auto"):
-        raise RecipeError(
-            f"{strategy} spreads the model over processes, and there is one. Give --processes 2 or more",
-            place="--strategy",
-        )
-    return question(loaded.recipe, device=cast(Device, flags.device), strategy=strategy, pace=_pace(flags))
+        return load_recipe(recipe, [*model, *given])
+    alone = [] if any("batch_size=" in one or "batch_tokens=" in one for one in overrides) else list(_alone(flags))
+    return recipe_of({"model": str(flags.model), "data": _NO_DATA}, [*alone, *given])
 
 
 def _pace(flags: Flags) -> Pace:
@@ -92,7 +100,8 @@ _NO_DATA = "ftk://orders/train"
 """A recipe must name data; an estimate of a model does not read any."""
 
 
-def _split(words: Sequence[str]) -> tuple[str | None, list[str]]:
+def split(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The recipe file among the words, if there is one, and the overrides."""
     recipe = words[0] if words and "=" not in words[0] else None
     overrides = list(words[1:] if recipe is not None else words)
     return recipe, overrides

@@ -55,6 +55,7 @@ def question(
     device_bytes: int | None = None,
     strategy: Strategy | None = None,
     pace: Pace | None = None,
+    numbers: ModelNumbers | None = None,
 ) -> Question:
     """The plain numbers of the step that a recipe makes.
 
@@ -64,12 +65,13 @@ def question(
         device_bytes: its memory, on which the size of the loss's chunks depends; None where it is not known.
         strategy: another way to spread the model than the recipe's, ZeRO's stages among them.
         pace: what time and price are told for.
+        numbers: of the recipe's model, where they are known already.
 
     Raises:
         ModelError: the model's configuration cannot be had or used.
         RecipeError: rows longer than the model's positions, or a strategy that needs more processes.
     """
-    numbers = model_numbers(recipe.model)
+    numbers = numbers or model_numbers(recipe.model)
     training = recipe.training
     precision = training.precision if training.precision != "auto" else ("bf16" if device == "cuda" else "fp32")
     compute = 4 if precision == "fp32" else 2

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftk.core.tell import tell
-from ftk.core.types import Examples
+from ftk.core.types import Batch, Examples
 from ftk.data.batches import TrainBatches
 from ftk.data.text_report import TextReport
 from ftk.recipe.load import LoadedRecipe
@@ -16,6 +17,7 @@ from ftk.runs.environment import environment
 from ftk.runs.folder import RunFolder, choose_folder
 from ftk.runs.long_context import check_passkey, show_passkeys
 from ftk.runs.measure import Measure, check_questions, sample_answer
+from ftk.runs.memory_guard import compare_memory, expect_memory
 from ftk.runs.out_of_memory import TRAIN_REMEDIES, out_of_memory_told
 from ftk.runs.publish import Publisher, check_push, push_to_hub
 from ftk.runs.quiet import quieten
@@ -29,9 +31,10 @@ from ftk.train.checkpoint import Checkpoints, latest
 from ftk.train.group import join_group, leave_group
 from ftk.train.loop import FitResult, count_total_steps, fit
 from ftk.train.observe import Observer
+from ftk.train.optimizers import AdamW8bit
 from ftk.train.own_rates import give_own_rates
 from ftk.train.random_state import seed_everything
-from ftk.train.rehearse import find_micro_batch_tokens
+from ftk.train.rehearse import CPU_TOKENS, find_micro_batch_tokens
 from ftk.train.shard import spread, unwrapped
 from ftk.train.signals import stopping_at_once
 from ftk.train.step import Step
@@ -44,8 +47,10 @@ if TYPE_CHECKING:
 
 @stopping_at_once()
 @out_of_memory_told(TRAIN_REMEDIES)
-def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False) -> dict[str, Any]:
+def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False, force: bool = False) -> dict[str, Any]:
     """Train as a recipe says, in this process's group, and measure before and after; what `ftk train --json` prints.
+
+    `force` goes on where the memory will not suffice by the estimate.
 
     Raises:
         FtkError: the input is wrong (nothing is written then), the environment lacks something, or the run failed.
@@ -54,11 +59,14 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
     _check_services(recipe)
     quieten()
     accelerator = join_group(recipe.training.precision)
+    if isinstance(recipe.training.optimizer, AdamW8bit):
+        recipe.training.optimizer.check_device(accelerator.device)
     say = _voice(accelerator)
     tell_of_code(recipe.model, say)
     with accelerator.main_process_first():
         data = read_training_data(recipe)
     check_questions(recipe, data)
+    expected = expect_memory(recipe, partial(_worst, loaded, data, accelerator), accelerator, say, force=force)
     bias = read_run_bias(recipe, data)
     check_passkey(recipe, data)
     start = load_start(recipe, accelerator, new_tokens=data.new_tokens)
@@ -86,6 +94,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False)
                 measure.forgetting(before, after),
                 measure.left_to_right_harm(before, after),
             )
+            told += filter(None, [compare_memory(expected, folder.path, accelerator.device)])
             if recipe.output.push_to_hub:
                 # Before the report, with which a run is finished: the same command then tries again.
                 told.append(f"uploaded to {push_to_hub(folder.model, recipe.output.push_to_hub)}")
@@ -132,6 +141,7 @@ def _train(
             step.rehearse,
             batches.worst_batch,
             optimizer=optimizer,
+            state_bytes=training.optimizer.state_bytes,
             accelerator=accelerator,
             rows_per_step=batches.rows_per_step,
             longest_row=batches.longest_row,
@@ -189,6 +199,14 @@ def _batches(loaded: LoadedRecipe, data: TrainingData, accelerator: "Accelerator
         source_weights=data.train.report.source_weights,
         source_origins=data.train.report.source_origins if isinstance(data.train.report, TextReport) else None,
     )
+
+
+def _worst(loaded: LoadedRecipe, data: TrainingData, accelerator: "Accelerator") -> Batch:
+    """The micro-batch that needs most memory; of `auto` what a CPU takes, elsewhere one row."""
+    batches = _batches(loaded, data, accelerator)
+    if loaded.recipe.training.micro_batch_size == "auto" and accelerator.device.type == "cpu":
+        batches.micro_batch_tokens = CPU_TOKENS
+    return batches.worst_batch()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Layout of a run folder:
     evaluations/               figures and answers before and after
     checkpoints/               step-N and best
     model/                     the final model
+    memory.json                memory expected and measured
     report.json, report.md     what came of it
 """
 

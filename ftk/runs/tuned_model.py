@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ftk.core.errors import FtkError, ModelError, RecipeError
@@ -15,8 +16,9 @@ from ftk.models.locate import ModelPlace, locate
 from ftk.models.scoring import ScoringModel
 from ftk.models.shifted_sparse import enable_shifted_sparse_attention
 from ftk.models.vocabulary import grow_vocabulary
+from ftk.numerics.head import Budget
 from ftk.recipe.schema import Recipe
-from ftk.train.precision import FROZEN_DTYPES, resolve_precision, store_trained_in_float32
+from ftk.train.precision import FROZEN_DTYPES, Precision, resolve_precision, store_trained_in_float32
 from ftk.tuning.beside import trained_whole
 from ftk.tuning.full import Full
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 LONGEST_WITHOUT_BOUND = 2048
 """Tokens of a row that shifted groups are a quarter of, where neither recipe nor model says how long rows are."""
-DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+DTYPES: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,9 @@ def load_start(recipe: Recipe, accelerator: "Accelerator", *, new_tokens: NewTok
     """
     _require_weights_for_learned_positions(recipe)
     precision = resolve_precision(recipe.training.precision, accelerator.device)
-    dtype = FROZEN_DTYPES[DTYPES.get(recipe.model.dtype, precision)]  # type: ignore[index]
     model: Any = load_model(
         recipe.model,
-        # Weights that all move are float32 whatever the computation; loading them so spares a second copy.
-        dtype=FROZEN_DTYPES["fp32"] if isinstance(recipe.tuning, Full) else dtype,
+        dtype=frozen_dtype(recipe, precision),
         device=accelerator.device,
         quantization_config=recipe.quantization.loading_config(FROZEN_DTYPES[precision])
         if recipe.quantization
@@ -121,8 +121,30 @@ def load_start(recipe: Recipe, accelerator: "Accelerator", *, new_tokens: NewTok
     return StartModel(place, model, () if new_tokens is None else new_tokens.ids)
 
 
-def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> TunedModel:
+def frozen_dtype(recipe: Recipe, precision: Precision) -> torch.dtype:
+    """How weights are stored that are not quantized, before tuning makes those float32 that it trains."""
+    # Weights that all move are float32 whatever the computation; loading them so spares a second copy.
+    if isinstance(recipe.tuning, Full):
+        return torch.float32
+    return FROZEN_DTYPES[DTYPES.get(recipe.model.dtype, precision)]
+
+
+def tune(
+    start: StartModel,
+    recipe: Recipe,
+    accelerator: "Accelerator",
+    *,
+    budget: Budget | None = None,
+    has_numbers: bool = True,
+) -> TunedModel:
     """Apply tuning to the model, which `start` no longer is from then on.
+
+    Args:
+        start: the model as loaded.
+        recipe: what is tuned, and what is learned.
+        accelerator: under whose precision the model will compute.
+        budget: how much memory logits may take; by default what suits the device.
+        has_numbers: False where weights are imagined, to follow what a step allocates.
 
     Raises:
         ModelError: an adapter does not go with the model.
@@ -143,12 +165,15 @@ def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> Tuned
     parameters = list(model.parameters())
     # What is proven must be what will run: flash attention takes float32 weights under autocast alone.
     with accelerator.autocast():
-        scoring = ScoringModel(model, router=weight > 0, trees=recipe.task.rows == "pairs")
+        scoring = ScoringModel(
+            model, budget=budget, router=weight > 0, trees=recipe.task.rows == "pairs", has_numbers=has_numbers
+        )
     return TunedModel(
         place=start.place,
         scoring=scoring,
         context=_context(start.place, recipe, config),
-        context_note=_context_note(recipe, config),
+        # Imagined weights have no files, from which the original would be known.
+        context_note=_context_note(recipe, config) if has_numbers else None,
         num_parameters=sum(_count(parameter) for parameter in parameters),
         num_trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         router_loss_weight=own_weight,

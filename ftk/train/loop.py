@@ -125,7 +125,8 @@ def fit(
         observer.begin(progress, total_steps=total_steps)
         model.train()
         if worst_batch is not None and progress.step < total_steps:
-            rehearse(step.rehearse, worst_batch, optimizer=optimizer, accelerator=accelerator)
+            states: dict[str, Any] = {"optimizer": optimizer, "state_bytes": settings.optimizer.state_bytes}
+            rehearse(step.rehearse, worst_batch, accelerator=accelerator, **states)
         if evaluations.is_due(progress.step, *timing):
             evaluations.run(progress, **parts)
         steps = iter(batches)

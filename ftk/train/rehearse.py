@@ -2,17 +2,20 @@
 
 import gc
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ftk.core.errors import RunError
 from ftk.core.types import Batch
 from ftk.train import random_state
+from ftk.train.shard import local
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+StateBytes = Callable[[int], int]
+"""Bytes that an optimizer keeps for a trained tensor of so many weights."""
 CPU_TOKENS = 1024
 """Tokens of a micro-batch on a CPU. Larger ones outgrow its caches and hold more padding: rows of 100 to 860 tokens in
 batches of 8 take 1.7 times the computation if all run at once, 1.06 times so."""
@@ -23,7 +26,12 @@ REMEDIES = (
 
 
 def rehearse(
-    run: Callable[[Batch], None], batch: Batch, *, optimizer: torch.optim.Optimizer, accelerator: "Accelerator"
+    run: Callable[[Batch], None],
+    batch: Batch,
+    *,
+    optimizer: torch.optim.Optimizer,
+    state_bytes: StateBytes,
+    accelerator: "Accelerator",
 ) -> None:
     """One forward and backward of `batch` by `run`, with room taken for the optimizer's states; nothing is updated.
 
@@ -32,7 +40,7 @@ def rehearse(
     Raises:
         RunError: the memory does not suffice; it says what to lower.
     """
-    if not fits(run, batch, optimizer=optimizer):
+    if not fits(run, batch, optimizer=optimizer, state_bytes=state_bytes):
         rows, length = batch.input_ids_BL.shape
         raise RunError(
             f"out of memory in a rehearsal of the longest micro-batch: {rows} rows of {length} tokens"
@@ -40,12 +48,14 @@ def rehearse(
         )
 
 
-def fits(run: Callable[[Batch], None], batch: Batch, *, optimizer: torch.optim.Optimizer) -> bool:
+def fits(
+    run: Callable[[Batch], None], batch: Batch, *, optimizer: torch.optim.Optimizer, state_bytes: StateBytes
+) -> bool:
     """Whether one forward and backward of `batch`, and the optimizer's states beside it, fit into memory."""
     room: list[torch.Tensor] = []
     try:
         with random_state.kept():
-            room = _room_for_states(optimizer)
+            room = _room_for_states(optimizer, state_bytes)
             run(batch)
         return True
     except RuntimeError as error:
@@ -72,6 +82,7 @@ def find_micro_batch_tokens(
     worst_batch: Callable[[int], Batch],
     *,
     optimizer: torch.optim.Optimizer,
+    state_bytes: StateBytes,
     accelerator: "Accelerator",
     rows_per_step: int,
     longest_row: int,
@@ -82,6 +93,7 @@ def find_micro_batch_tokens(
 
     Args:
         worst_batch: gives the n rows that need most memory.
+        state_bytes: what the optimizer keeps for a tensor of so many weights.
         rows_per_step: rows that one process has in a step.
         longest_row: tokens of the longest row.
 
@@ -91,37 +103,31 @@ def find_micro_batch_tokens(
     if accelerator.device.type == "cpu":
         return CPU_TOKENS
     size = 1
-    if not _fits_everywhere(run, worst_batch(1), optimizer, accelerator):
-        rehearse(run, worst_batch(1), optimizer=optimizer, accelerator=accelerator)
+    states: dict[str, Any] = {"optimizer": optimizer, "state_bytes": state_bytes}
+    if not _fits_everywhere(run, worst_batch(1), accelerator, **states):
+        rehearse(run, worst_batch(1), accelerator=accelerator, **states)
         raise RunError(f"out of memory with one row on another process. {REMEDIES}")
     while size < rows_per_step and _fits_everywhere(
-        run, worst_batch(min(2 * size, rows_per_step)), optimizer, accelerator
+        run, worst_batch(min(2 * size, rows_per_step)), accelerator, **states
     ):
         size = min(2 * size, rows_per_step)
     return size * longest_row
 
 
-def _fits_everywhere(
-    run: Callable[[Batch], None], batch: Batch, optimizer: torch.optim.Optimizer, accelerator: "Accelerator"
-) -> bool:
-    failed = torch.tensor(float(not fits(run, batch, optimizer=optimizer)), device=accelerator.device)
+def _fits_everywhere(run: Callable[[Batch], None], batch: Batch, accelerator: "Accelerator", **states: Any) -> bool:
+    failed = torch.tensor(float(not fits(run, batch, **states)), device=accelerator.device)
     return float(accelerator.reduce(failed, "sum")) == 0.0
 
 
-def _room_for_states(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+def _room_for_states(optimizer: torch.optim.Optimizer, state_bytes: StateBytes) -> list[torch.Tensor]:
     """As much memory as the optimizer will take at its first step; none where it has its states already."""
-    return [
-        torch.empty_like(parameter)
+    held = [
+        local(parameter.detach())
         for group in optimizer.param_groups
         for parameter in group["params"]
         if parameter not in optimizer.state
-        for _ in range(_states_of(group))
     ]
-
-
-def _states_of(group: dict[str, object]) -> int:
-    # AdamW keeps two means, SGD with momentum one buffer.
-    return 2 if "betas" in group else int(bool(group.get("momentum")))
+    return [torch.empty(state_bytes(one.numel()), dtype=torch.uint8, device=one.device) for one in held]
 
 
 def _memory_of(device: torch.device) -> str:

@@ -31,7 +31,7 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0, lt=10)] = 2e-4
     """Peak learning rate. Customary: 1e-4 to 2e-4 for LoRA, 1e-5 to 2e-5 for full tuning."""
     optimizer: Optimizer = AdamW()
-    """`adamw` or `sgd`."""
+    """`adamw`, `adamw_8bit` (a quarter of its states' memory) or `sgd`."""
     schedule: Schedule = Cosine()
     """How the learning rate moves: `cosine`, `linear`, `constant` or `wsd` (warmup, stable, decay)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -112,6 +112,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor; others as they are."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def like_shard(tensor: Tensor, shard: Tensor) -> Tensor:
     """This process's part of a whole tensor, laid out as `shard` is, on its device; without communication."""
     if not isinstance(shard, DTensor):

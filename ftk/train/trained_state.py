@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from ftk.core.errors import RunError
-from ftk.train.shard import like_shard, unwrapped, whole
+from ftk.train.shard import like_shard, local, unwrapped, whole
 
 Numbers = dict[str, float]
 
@@ -39,12 +38,18 @@ class TrainedState:
         """The optimizer's tensors, whole and on the CPU, and its plain numbers, by `parameter/state`."""
         tensors: dict[str, Tensor] = {}
         numbers: Numbers = {}
+        stored: set[int] = set()
         for name, parameter in self._parameters().items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
                     full = whole(value.detach())
                     if keep:
-                        tensors[f"{name}/{key}"] = full.cpu().contiguous()
+                        full = full.cpu().contiguous()
+                        # Eight-bit states of all parameters share one table of codes, and a safetensors file holds
+                        # no tensor twice.
+                        full = full.clone() if full.data_ptr() in stored else full
+                        stored.add(full.data_ptr())
+                        tensors[f"{name}/{key}"] = full
                 elif value is not None:
                     numbers[f"{name}/{key}"] = value
         return tensors, numbers
@@ -66,7 +71,7 @@ class TrainedState:
         for name in sorted(names):
             target = parameters.get(name, buffers.get(name))
             assert target is not None
-            _local(target).copy_(_local(like_shard(read(name), target)))
+            local(target).copy_(local(like_shard(read(name), target)))
 
     def load_optimizer_states(self, names: set[str], read: Callable[[str], Tensor], numbers: Numbers) -> None:
         """Put back the optimizer's states, as `optimizer_states` named them."""
@@ -99,7 +104,3 @@ def _persistent_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, buffer in module.named_buffers(recurse=False):
             if name not in module._non_persistent_buffers_set:
                 yield f"{prefix}.{name}" if prefix else name, buffer
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

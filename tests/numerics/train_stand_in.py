@@ -96,6 +96,7 @@ def train(
     seed: int = 0,
     frozen: bool = False,
     tuning: str | None = None,
+    width: int = 16,
     settings: Mapping[str, Any] | None = None,
     held_out: Sequence[float] | None = None,
 ) -> tuple[Any, nn.Module]:
@@ -119,7 +120,9 @@ def train(
     )
     accelerator = join_group(training.precision)
     seed_everything(seed)
-    model = (llama(tuning) if tuning else StandIn(dropout=dropout)).to(torch.float64 if double else torch.float32)
+    model = (llama(tuning) if tuning else StandIn(width=width, dropout=dropout)).to(
+        torch.float64 if double else torch.float32
+    )
     if frozen:
         model.embed_tokens.requires_grad_(False)
     model = spread(model, accelerator, strategy=strategy)

@@ -15,6 +15,7 @@ from ftk.train import rehearse
 from ftk.train.display import Bar, Lines, duration
 from ftk.train.json_lines import JsonLines, read_lines
 from ftk.train.loop import count_total_steps
+from ftk.train.optimizers import AdamW, AdamW8bit, Sgd
 from ftk.train.random_state import capture, kept, restore, seed_everything
 from ftk.train.signals import StopRequest
 from ftk.train.trackers import check_trackers
@@ -144,11 +145,17 @@ def search(monkeypatch, *, room: int, rows_per_step: int) -> int:
     monkeypatch.setattr(
         rehearse,
         "_fits_everywhere",
-        lambda run, batch, optimizer, accelerator: rehearse.fits(run, batch, optimizer=optimizer),
+        lambda run, batch, accelerator, **states: rehearse.fits(run, batch, **states),
     )
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
     return rehearse.find_micro_batch_tokens(
-        memory.run, Rows, optimizer=optimizer, accelerator=Device(), rows_per_step=rows_per_step, longest_row=10
+        memory.run,
+        Rows,
+        optimizer=optimizer,
+        state_bytes=Sgd(momentum=0.9).state_bytes,
+        accelerator=Device(),
+        rows_per_step=rows_per_step,
+        longest_row=10,
     )
 
 
@@ -165,14 +172,23 @@ def test_out_of_memory_says_what_to_lower(monkeypatch):
     assert caught.value.exit_code == 4
 
 
-def test_the_rehearsal_takes_room_for_the_optimizer():
-    parameter = torch.nn.Parameter(torch.zeros(4))
-    for optimizer, states in (
-        (torch.optim.AdamW([parameter]), 2),
-        (torch.optim.SGD([parameter], lr=1.0, momentum=0.9), 1),
-        (torch.optim.SGD([parameter], lr=1.0), 0),
-    ):
-        assert len(rehearse._room_for_states(optimizer)) == states
+@pytest.mark.parametrize("settings", [AdamW(), AdamW8bit(), Sgd(momentum=0.9), Sgd()])
+def test_the_rehearsal_takes_room_for_the_optimizer(settings):
+    """Room of each tensor: as many bytes as the optimizer holds for it after its first step."""
+    large, small = torch.nn.Parameter(torch.zeros(65, 64)), torch.nn.Parameter(torch.zeros(7))
+    optimizer = settings.build([("large", large), ("small", small)], learning_rate=1e-3, weight_decay=0.0)
+    room = [one.nbytes for one in rehearse._room_for_states(optimizer, settings.state_bytes)]
+    for parameter in (large, small):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    states = [optimizer.state[parameter] for parameter in (large, small)]
+    # But for AdamW's count of steps and the table of codes that all tensors share.
+    held = [
+        sum(one.nbytes for key, one in state.items() if key not in ("step", "qmap1", "qmap2") and one is not None)
+        for state in states
+    ]
+    assert room == held
+    assert rehearse._room_for_states(optimizer, settings.state_bytes) == []
 
 
 def test_tensorboard_receives_the_figures(tmp_path):

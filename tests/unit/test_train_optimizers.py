@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ftk.train.optimizers import AdamW, Sgd, decay_groups, is_decayed
+from ftk.core.errors import SetupError
+from ftk.train.optimizers import AdamW, AdamW8bit, Sgd, decay_groups, is_decayed
 from ftk.train.precision import resolve_precision, store_trained_in_float32
 
 
@@ -49,6 +50,64 @@ def test_sgd_keeps_momentum():
         weight.grad = torch.ones(1, 1)
         built.step()
     assert weight.item() == -(1 + 1.5)
+
+
+def steps(settings, *, shape: tuple[int, ...], count: int, scale: float = 1.0) -> tuple[torch.Tensor, dict]:
+    """A weight after updates by the same draws of gradients, and its states."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(shape))
+    optimizer = settings.build([("w.weight", weight)], learning_rate=1e-2, weight_decay=0.1)
+    for _ in range(count):
+        weight.grad = scale * torch.randn(shape)
+        optimizer.step()
+    return weight.detach(), optimizer.state[weight]
+
+
+def test_eight_bit_states_follow_adamw():
+    """The way of a weight through 20 updates is that of AdamW but for the states' rounding, decay included."""
+    exact, _ = steps(AdamW(), shape=(64, 128), count=20)
+    rounded, state = steps(AdamW8bit(), shape=(64, 128), count=20)
+    start, _ = steps(AdamW(), shape=(64, 128), count=0)
+    assert (rounded - exact).norm() / (exact - start).norm() < 0.1
+    assert state["state1"].dtype == state["state2"].dtype == torch.uint8
+    # One constant for 256 weights, above which no state of the block lies.
+    assert state["absmax1"].shape == state["absmax2"].shape == (64 * 128 // 256,)
+
+
+def test_eight_bit_states_of_a_small_tensor_are_of_32_bits():
+    """Below 4,096 weights nothing is rounded, so the way is that of AdamW to the last digits."""
+    exact, _ = steps(AdamW(), shape=(63, 65), count=20)
+    same, state = steps(AdamW8bit(), shape=(63, 65), count=20)
+    torch.testing.assert_close(same, exact)
+    assert state["state1"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_weights", "expected"),
+    [
+        (AdamW(), 4096, 8 * 4096),
+        (AdamW8bit(), 4096, 2 * 4096 + 16 * 8),
+        (AdamW8bit(), 4097, 2 * 4097 + 17 * 8),
+        (AdamW8bit(), 4095, 8 * 4095),
+        (Sgd(momentum=0.9), 10, 40),
+        (Sgd(), 10, 0),
+    ],
+)
+def test_bytes_of_states_by_hand(settings, num_weights, expected):
+    assert settings.state_bytes(num_weights) == expected
+
+
+def test_eight_bit_states_are_refused_where_they_do_not_run(monkeypatch):
+    from bitsandbytes.optim import AdamW8bit as Blockwise
+
+    def no_kernel(self, closure=None):
+        raise NotImplementedError("Could not run 'bitsandbytes::optimizer_update_8bit_blockwise'\nBacktrace")
+
+    cpu = torch.device("cpu")
+    AdamW8bit().check_device(cpu)
+    monkeypatch.setattr(Blockwise, "step", no_kernel)
+    with pytest.raises(SetupError, match=r"adamw_8bit does not run on this device \(cpu\).*blockwise'\. Use adamw"):
+        AdamW8bit().check_device(cpu)
 
 
 def test_bf16_stall():

@@ -1,0 +1,257 @@
+"""What may be changed in a recipe so that it takes less memory, what each change costs, and who says so."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ftk.recipe.schema import Recipe
+from ftk.runs.estimate import Question
+from ftk.tuning.lora import Lora
+
+BUSY_TOKENS = 300
+"""Tokens of a forward pass from which on a GPU computes rather than reads weights.
+
+A 16-bit weight is 2 bytes and takes 2 operations a token, so that reading and computing take the same time where the
+tokens are as many as the operations that the GPU makes while it reads a byte: 156 on an A100 (312 TFLOPS, 2.0 TB/s),
+164 on an RTX 4090 (165 TFLOPS, 1.0 TB/s), 295 on an H100 (989 TFLOPS, 3.35 TB/s). Source: Williams et al. 2009,
+"Roofline", and the makers' data sheets."""
+UNPACKING_BYTES = 2.5
+"""Bytes that are moved to make a 16-bit weight of one in four bits: half a byte is read, two are written."""
+DEVICES = (2, 4, 8)
+LOWEST_RANK = 4
+"""Lower ones learn little; the lowest that `ftk recipe validate` calls customary."""
+LORA_LEARNING_RATE = 2e-4
+"""Of LoRA in place of full tuning: ten times the rate and more. Source: Schulman et al. 2025, "LoRA Without Regret"."""
+
+
+class Harm(IntEnum):
+    """What a change does to the result, the least first."""
+
+    NONE = 0
+    NEARLY_NONE = 1
+    MORE_DEVICES = 2
+    """The same result, for more money."""
+    COARSER_WEIGHTS = 3
+    LESS_ROOM_TO_LEARN = 4
+    ANOTHER_METHOD = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step away from the recipe."""
+
+    overrides: tuple[str, ...]
+    """To be pasted behind the recipe."""
+    apply: Callable[[Recipe], Recipe]
+    harm: Harm
+    slowdown: Callable[[Question, Question], float]
+    """Time of the run in times of what it was, from the question as it stood and as it then stands."""
+    reason: str
+    """What it does to the result and where the slow-down is from."""
+
+
+Ladder = tuple[Change | None, ...]
+"""Steps in one direction, of which one is taken: None leaves things as they are, and each further one goes further."""
+
+
+def ladders(recipe: Recipe, *, on_gpu: bool) -> dict[str, Ladder]:
+    """In which directions a recipe can be changed, and how far; each step takes less memory than the one before."""
+    found = {
+        "rows": _micro_batches(recipe),
+        "checkpointing": _checkpointing(recipe),
+        "precision": _precision(recipe) if on_gpu else (),
+        "optimizer": _optimizer(recipe),
+        "devices": _devices(recipe) if on_gpu else (),
+        "tuning": _tuning(recipe),
+    }
+    return {name: (None, *changes) for name, changes in found.items()}
+
+
+def _micro_batches(recipe: Recipe) -> tuple[Change, ...]:
+    rows = recipe.training.micro_batch_size
+    if rows == "auto":
+        return ()  # it takes what fits, down to one row, as which it is estimated
+    sizes = []
+    while rows > 1:
+        rows //= 2
+        sizes.append(rows)
+    return tuple(_micro_batch(size) for size in sizes)
+
+
+def _micro_batch(size: int) -> Change:
+    def idle(asked: Question) -> float:
+        return max(1.0, BUSY_TOKENS / asked.setup.tokens)
+
+    return Change(
+        (f"training.micro_batch_size={size}",),
+        lambda recipe: _training(recipe, micro_batch_size=size),
+        Harm.NONE,
+        lambda before, after: idle(after) / idle(before),
+        f"the same result in smaller portions; slower only below {BUSY_TOKENS} tokens a pass (roofline: an H100 makes "
+        "295 operations while it reads a byte)",
+    )
+
+
+def _checkpointing(recipe: Recipe) -> tuple[Change, ...]:
+    if recipe.training.activation_checkpointing:
+        return ()
+
+    def slowdown(before: Question, after: Question) -> float:
+        # A forward pass is one unit; so are the gradients of activations, and those of weights where they are trained.
+        units = 2.0 if after.setup.adapter is not None else 3.0
+        return (units + 1.0) / units
+
+    return (
+        Change(
+            ("training.activation_checkpointing=true",),
+            lambda recipe: _training(recipe, activation_checkpointing=True),
+            Harm.NONE,
+            slowdown,
+            "the same result; each forward pass is made twice (Chen et al. 2016, arXiv:1604.06174): 4 passes for 3, "
+            "or 3 for 2 where most weights are frozen",
+        ),
+    )
+
+
+def _precision(recipe: Recipe) -> tuple[Change, ...]:
+    if recipe.training.precision != "fp32":
+        return ()
+    return (
+        Change(
+            ("training.precision=bf16",),
+            lambda recipe: _training(recipe, precision="bf16"),
+            Harm.NEARLY_NONE,
+            lambda before, after: 0.5,
+            "trained weights stay in 32 bits; at least twice as fast (data sheets: an A100 makes 312 TFLOPS of bf16 "
+            "and 19.5 of fp32)",
+        ),
+    )
+
+
+def _optimizer(recipe: Recipe) -> tuple[Change, ...]:
+    if recipe.training.optimizer.name != "adamw":
+        return ()
+    # Only what differs between the two is said: betas and epsilon of the recipe stay.
+    return (
+        Change(
+            ("training.optimizer.name=adamw_8bit", *_kept_settings(recipe)),
+            _with_eight_bits,
+            Harm.NEARLY_NONE,
+            lambda before, after: 1.0,
+            "states in eight bits train to the same figures, at the same speed or faster (Dettmers et al. 2022, "
+            "arXiv:2110.02861, table 1)",
+        ),
+    )
+
+
+def _kept_settings(recipe: Recipe) -> Iterator[str]:
+    optimizer = recipe.training.optimizer
+    for name in optimizer.model_fields_set - {"name"}:
+        value = getattr(optimizer, name)
+        yield f"training.optimizer.{name}={list(value) if isinstance(value, tuple) else value}"
+
+
+def _with_eight_bits(recipe: Recipe) -> Recipe:
+    from ftk.train.optimizers import AdamW8bit
+
+    kept = recipe.training.optimizer.model_dump(exclude={"name"}, exclude_unset=True)
+    return _training(recipe, optimizer=AdamW8bit(**kept))
+
+
+def _devices(recipe: Recipe) -> tuple[Change, ...]:
+    now = 1 if recipe.parallel.processes == "auto" else recipe.parallel.processes
+    return tuple(_sharded(number) for number in DEVICES if number > now)
+
+
+def _sharded(number: int) -> Change:
+    return Change(
+        (f"parallel.processes={number}", "parallel.strategy=fsdp"),
+        lambda recipe: _with(recipe, "parallel", processes=number, strategy="fsdp"),
+        Harm.MORE_DEVICES,
+        lambda before, after: 1.0 / number,
+        f"the same result on {number} GPUs; the time is without what they send each other, which is 1.5 times that "
+        "of ddp (Rajbhandari et al. 2020, arXiv:1910.02054, section 7.2)",
+    )
+
+
+def _tuning(recipe: Recipe) -> tuple[Change, ...]:
+    tuning = recipe.tuning
+    if tuning.name == "full":
+        return (_lora_instead(quantized=False), _lora_instead(quantized=True))
+    if not isinstance(tuning, Lora):
+        return ()
+    changes = [] if recipe.quantization is not None else [_quantized()]
+    ranks = []
+    rank = tuning.rank
+    while rank // 2 >= LOWEST_RANK:
+        rank //= 2
+        ranks.append(rank)
+    return (*changes, *(_lower_rank(tuning, one, quantized=bool(changes)) for one in ranks))
+
+
+def _quantized() -> Change:
+    return Change(
+        ("quantization=nf4",),
+        _with_nf4,
+        Harm.COARSER_WEIGHTS,
+        _unpacking,
+        "QLoRA: LoRA over four-bit weights matched 16 bits in the figures of Dettmers et al. 2023 (arXiv:2305.14314, "
+        "section 4); slower by what unpacking the weights moves in each pass",
+    )
+
+
+def _unpacking(before: Question, after: Question) -> float:
+    # Bytes moved for each operation on a weight, which takes two operations a token.
+    return 1.0 + UNPACKING_BYTES * BUSY_TOKENS / (2 * after.setup.tokens)
+
+
+def _lower_rank(tuning: Lora, rank: int, *, quantized: bool) -> Change:
+    alpha = tuning.alpha * rank / tuning.rank
+    also = ("quantization=nf4",) if quantized else ()
+
+    def apply(recipe: Recipe) -> Recipe:
+        changed = _with(recipe, "tuning", rank=rank, alpha=alpha)
+        return _with_nf4(changed) if quantized else changed
+
+    return Change(
+        (*also, f"tuning.rank={rank}", f"tuning.alpha={alpha:g}"),
+        apply,
+        Harm.LESS_ROOM_TO_LEARN,
+        _unpacking if quantized else (lambda before, after: 1.0),
+        f"rank {rank} instead of {tuning.rank} learns less of much data; alpha goes along, so that updates keep their "
+        "strength",
+    )
+
+
+def _lora_instead(*, quantized: bool) -> Change:
+    def apply(recipe: Recipe) -> Recipe:
+        changed = _training(recipe.model_copy(update={"tuning": Lora()}), learning_rate=LORA_LEARNING_RATE)
+        return _with_nf4(changed) if quantized else changed
+
+    def slowdown(before: Question, after: Question) -> float:
+        return 2 / 3 * (_unpacking(before, after) if quantized else 1.0)
+
+    also = ("quantization=nf4",) if quantized else ()
+    return Change(
+        ("tuning=lora", *also, f"training.learning_rate={LORA_LEARNING_RATE:.1e}"),
+        apply,
+        Harm.ANOTHER_METHOD,
+        slowdown,
+        "adapters instead of all weights: learns less and forgets less (Biderman et al. 2024, arXiv:2405.09673); no "
+        "gradients of weights, hence 2 passes for 3" + (", and unpacking of four-bit weights" if quantized else ""),
+    )
+
+
+def _with_nf4(recipe: Recipe) -> Recipe:
+    from ftk.quantization.nf4 import Nf4
+
+    return recipe.model_copy(update={"quantization": Nf4()})
+
+
+def _training(recipe: Recipe, **values: object) -> Recipe:
+    return _with(recipe, "training", **values)
+
+
+def _with(recipe: Recipe, section: str, **values: object) -> Recipe:
+    """The recipe with some values of a section; what goes together is for `violations` to say."""
+    return recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=values)})

@@ -1,0 +1,214 @@
+"""The estimate of memory guards a run: what is expected is said before the model loads, and compared with what came."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ftk.core.atomic import atomic_write
+from ftk.core.errors import SetupError
+from ftk.core.types import Batch
+from ftk.memory.estimate import Estimate, MemoryBytes
+from ftk.memory.units import shown
+from ftk.recipe.schema import Recipe
+from ftk.runs.advising.fit import find_fit, nothing_fits
+from ftk.runs.advising.memory_size import free_bytes
+from ftk.runs.estimate import Device, Question, estimate, question
+from ftk.runs.model_numbers import ModelNumbers
+from ftk.train.peak_memory import held_bytes, peak_memory_bytes
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+OVERESTIMATE = 1.10
+"""By how much an estimate may lie above what a run takes (benchmarks/memory.py): what lacks less is let go on."""
+TOLERANCE = 0.10
+"""Share of the measured peak by which an estimate may be off before it is said."""
+PROCESS_BYTES = 512 * 2**20
+"""What a process on a CPU takes besides tensors while it trains: threads, kernels' buffers, libraries first used then.
+
+Measured on ftk://tiny, whose tensors take 50 MB: the process grows by 200 to 450 MB from before the model is loaded."""
+NUM_PLANS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a run is expected to take on a device, as seen before the model is loaded."""
+
+    answer: Estimate | None
+    """None where it could not be estimated."""
+    why_not: str | None
+    is_known: bool
+    """Whether the model's family is in the table, so that its activations are counted and not guessed."""
+    free: int | None
+    """Bytes that the device had free; None where it does not say."""
+    held: int
+    """Bytes that the process held already: on a CPU Python, libraries and data."""
+    peak_before: int
+    """The most that it had held by then."""
+
+    def line(self) -> str:
+        """What is said before the model is loaded."""
+        free = "what is free is not known" if self.free is None else f"{shown(self.free)} free"
+        if self.answer is None:
+            return f"memory could not be estimated ({self.why_not}); {free}"
+        return f"memory {shown(self.answer.per_device.bytes.total)} expected, {free}"
+
+    def lacks(self, num_sharing: int) -> bool:
+        """Whether it cannot fit, even if the estimate is too high by as much as it may be."""
+        if self.answer is None or self.free is None:
+            return False
+        parts = self.answer.per_device.bytes
+        # Of an unknown family the weights are counted exactly, and activations are a guess.
+        surely = parts.total if self.is_known else _standing(parts)
+        return num_sharing * surely > self.free * OVERESTIMATE
+
+
+def expect_memory(
+    recipe: Recipe, worst: Callable[[], Batch], accelerator: "Accelerator", say: Callable[[str], None], *, force: bool
+) -> Expectation:
+    """Say what a run will take and what is free, before the model is loaded; every process must call this.
+
+    Args:
+        recipe: what will run.
+        worst: gives the micro-batch that needs most memory.
+        accelerator: the run's processes.
+        say: how a person is told.
+        force: whether to go on where it cannot fit.
+
+    Raises:
+        SetupError: it cannot fit, with what would make it fit.
+    """
+    device = accelerator.device
+    ask = partial(_ask, worst=worst, accelerator=accelerator)
+    asked, why_not = _question(recipe, ask)
+    expectation = Expectation(
+        estimate(asked) if asked is not None else None,
+        why_not,
+        asked is not None and asked.numbers.is_known,
+        free_bytes(device),
+        held_bytes(device),
+        peak_memory_bytes(device),
+    )
+    say(expectation.line())
+    if _anywhere(expectation.lacks(_sharing(device)), accelerator):
+        message = _refusal(asked, ask, expectation, _sharing(device))
+        if not force:
+            raise SetupError(f"{message}. --force goes on in spite of it")
+        say(f"{message}. Going on all the same (--force)")
+    return expectation
+
+
+def compare_memory(expectation: Expectation, folder: Path, device: torch.device) -> str | None:
+    """Write `memory.json`, what was expected against what came; a sentence where the estimate was off."""
+    answer, peak = expectation.answer, peak_memory_bytes(device)
+    measured = _measured(expectation, peak, device)
+    predicted = _comparable(answer.per_device.bytes, device) if answer is not None else None
+    error = (predicted - measured) / measured if predicted is not None and measured else None
+    values = {
+        "predicted_bytes": predicted,
+        "measured_bytes": measured,
+        "relative_error": error,
+        "measured": MEASURED.get(device.type, MEASURED["cuda"]),
+        "held_before_bytes": expectation.held,
+        "free_before_bytes": expectation.free,
+        "peak_bytes": peak,
+        "estimate": answer.as_json() if answer is not None else None,
+        "could_not_estimate": expectation.why_not,
+    }
+    atomic_write(folder / "memory.json", json.dumps(values, indent=2) + "\n")
+    if predicted is None or measured is None or error is None or abs(error) <= TOLERANCE:
+        return None
+    if device.type == "cpu" and 0 <= measured - predicted <= PROCESS_BYTES:
+        return None
+    side = "above" if error > 0 else "below"
+    return (
+        f"memory: {shown(predicted)} were expected and {shown(measured)} measured: the estimate lay {abs(error):.0%} "
+        f"{side} it (memory.json in the run folder)"
+    )
+
+
+MEASURED = {
+    "cpu": "growth of the whole process from before the model was loaded, evaluations included; null where reading the "
+    "data had taken more",
+    "cuda": "most bytes of tensors that torch had allocated, evaluations included",
+}
+"""What the measured figure is, by kind of device."""
+
+
+def _question(recipe: Recipe, ask: Callable[[Recipe], Question]) -> tuple[Question | None, str | None]:
+    try:
+        return ask(recipe), None
+    except Exception as error:
+        # The guard is there to help: whatever it trips over, the run goes on without it.
+        return None, str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _ask(
+    recipe: Recipe,
+    *,
+    worst: Callable[[], Batch],
+    accelerator: "Accelerator",
+    numbers: ModelNumbers | None = None,
+) -> Question:
+    """What the recipe takes on the rows that it has, and not on rows of its `max_length`."""
+    batch = worst()
+    device = accelerator.device
+    kind: Device = "cpu" if device.type == "cpu" else "cuda"
+    total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    processes = {"parallel": recipe.parallel.model_copy(update={"processes": accelerator.num_processes})}
+    asked = question(recipe.model_copy(update=processes), device=kind, device_bytes=total, numbers=numbers)
+    found, length = batch.input_ids_BL.shape
+    rows = recipe.training.micro_batch_size
+    rows = found if rows == "auto" else min(rows, found)
+    scored = round(int((batch.weights_BL > 0).sum()) * rows / found)
+    is_split = recipe.training.batch_tokens is not None or recipe.training.batch_size > rows * accelerator.num_processes
+    setup = replace(asked.setup, rows=rows, length=length, scored=scored, packed=batch.packed, accumulates=is_split)
+    return replace(asked, setup=setup)
+
+
+def _refusal(asked: Question | None, ask: Callable[..., Question], expectation: Expectation, num_sharing: int) -> str:
+    if asked is None or expectation.answer is None or expectation.free is None:
+        return "the run cannot fit on the device of another process, which says why"
+    needed, free = expectation.answer.per_device.bytes.total, expectation.free // num_sharing
+    start = f"the run cannot fit: {shown(needed)} are expected, and {shown(free)} are free"
+    if num_sharing > 1:
+        start += f" for each of {num_sharing} processes"
+    fit = find_fit(asked, free, one_device=True, again=partial(ask, numbers=asked.numbers))
+    if not fit.plans:
+        return f"{start}. {nothing_fits(fit)}" if fit.nearest else start
+    ways = "; or ".join(f"{' '.join(plan.overrides)} ({shown(plan.total_bytes)})" for plan in fit.plans[:NUM_PLANS])
+    return f"{start}. What fits: {ways}"
+
+
+def _standing(parts: MemoryBytes) -> int:
+    return parts.weights + parts.adapter + parts.gradients + parts.optimizer
+
+
+def _comparable(parts: MemoryBytes, device: torch.device) -> int:
+    """What the measured figure is to be compared with: torch does not count what lies beside its tensors."""
+    return parts.total if device.type == "cpu" else parts.total - parts.overhead
+
+
+def _measured(expectation: Expectation, peak: int, device: torch.device) -> int | None:
+    if device.type != "cpu":
+        return peak
+    return peak - expectation.held if peak > expectation.peak_before else None
+
+
+def _sharing(device: torch.device) -> int:
+    """Processes that share the memory of a device: all of this machine on a CPU."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
+
+
+def _anywhere(found: bool, accelerator: "Accelerator") -> bool:
+    """Whether it is so on any process: all must then act alike."""
+    if accelerator.num_processes == 1:
+        return found
+    flag = torch.tensor(float(found), device=accelerator.device)
+    return float(accelerator.reduce(flag, "sum")) > 0

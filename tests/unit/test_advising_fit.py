@@ -1,0 +1,193 @@
+"""What makes a recipe fit: factors by hand, plans that hold when they are pasted, files that load to the same."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from run_ftk import Ftk
+
+from ftk.core.errors import RecipeError
+from ftk.recipe.load import load_recipe
+from ftk.runs.advising.changes import BUSY_TOKENS, Harm, ladders
+from ftk.runs.advising.fit import MARGIN, find_fit
+from ftk.runs.advising.memory_size import memory_of
+from ftk.runs.advising.written import difference
+from ftk.runs.estimate import Question, estimate, question
+
+
+@pytest.fixture
+def llama_recipe(tmp_path: Path) -> Path:
+    """A Llama of 8B but for its depth as a bare configuration, and a recipe with much that can be changed."""
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": False,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"""\
+model: {tmp_path}
+data: {{train: ftk://orders/train, max_length: 2048}}
+tuning: {{name: lora, rank: 32, alpha: 64, dropout: 0.05}}
+training: {{micro_batch_size: 8, precision: bf16, optimizer: {{name: adamw, betas: [0.9, 0.95]}}}}
+"""
+    )
+    return path
+
+
+def asked(path: Path, *overrides: str) -> Question:
+    return question(load_recipe(str(path), overrides).recipe)
+
+
+def total(path: Path, *overrides: str) -> int:
+    return estimate(asked(path, *overrides)).per_device.bytes.total
+
+
+def factor(path: Path, wanted: str, *overrides: str) -> float:
+    """Slow-down of the change whose first override is `wanted`."""
+    before = asked(path, *overrides)
+    steps = [step for ladder in ladders(before.recipe, on_gpu=True).values() for step in ladder if step]
+    change = next(step for step in steps if step.overrides[0] == wanted)
+    after = replace(question(change.apply(before.recipe), numbers=before.numbers))
+    return change.slowdown(before, after)
+
+
+def test_factors_by_hand(llama_recipe):
+    """One more forward pass for three units of work or for two; a pass of too few tokens waits for the weights."""
+    checkpointing = "training.activation_checkpointing=true"
+    assert factor(llama_recipe, checkpointing, "tuning=full") == pytest.approx(4 / 3)
+    assert factor(llama_recipe, checkpointing) == pytest.approx(3 / 2)
+    assert factor(llama_recipe, "training.micro_batch_size=1") == 1.0
+    assert factor(llama_recipe, "training.micro_batch_size=1", "data.max_length=64") == pytest.approx(BUSY_TOKENS / 64)
+    # At 2,048 tokens a pass 2.5 bytes a weight are moved, and 4,096 operations made, of which 300 take a byte's time.
+    unpacking = factor(llama_recipe, "quantization=nf4", "training.micro_batch_size=1")
+    assert unpacking == pytest.approx(1 + 2.5 * 300 / 4096)
+
+
+def test_plans_hold_when_they_are_pasted(llama_recipe):
+    """Each plan, put behind the recipe, takes what was told, which fits; and none goes further than another needs."""
+    memory = total(llama_recipe) // 2
+    fit = find_fit(asked(llama_recipe), memory)
+    assert not fit.fits
+    assert fit.plans
+    for plan in fit.plans:
+        assert total(llama_recipe, *plan.overrides) == plan.total_bytes
+        assert plan.total_bytes * MARGIN <= memory
+    assert [plan.harms for plan in fit.plans] == sorted(plan.harms for plan in fit.plans)
+    sets = [set(plan.overrides) for plan in fit.plans]
+    assert not any(one < other for one in sets for other in sets)
+
+
+def test_least_harmful_comes_first(llama_recipe):
+    """Where smaller portions are enough, nothing that alters the result is proposed before."""
+    enough = round(total(llama_recipe, "training.micro_batch_size=4") * MARGIN) + 1
+    fit = find_fit(asked(llama_recipe), enough)
+    assert fit.plans[0].harm is Harm.NONE
+    assert ("training.micro_batch_size=4",) in [plan.overrides for plan in fit.plans]
+    assert not any("micro_batch_size=2" in " ".join(plan.overrides) for plan in fit.plans)
+
+
+def test_a_recipe_that_fits_is_left_alone(llama_recipe):
+    fit = find_fit(asked(llama_recipe), 10**15)
+    assert fit.fits
+    assert fit.plans == ()
+
+
+def test_one_device_leaves_out_more_of_them(llama_recipe):
+    changed = asked(llama_recipe, "tuning=full")
+    # A little less than all that leaves the result as it is, or nearly so, can do on one device.
+    sparing = ("training.micro_batch_size=1", "training.activation_checkpointing=true", "training.optimizer=adamw_8bit")
+    memory = round(0.9 * total(llama_recipe, "tuning=full", *sparing))
+    everywhere, alone = find_fit(changed, memory), find_fit(changed, memory, one_device=True)
+    assert any("parallel" in " ".join(plan.overrides) for plan in everywhere.plans)
+    assert alone.plans
+    assert not any("parallel" in " ".join(plan.overrides) for plan in alone.plans)
+
+
+def test_eight_bit_states_keep_the_betas(llama_recipe):
+    steps = [step for ladder in ladders(asked(llama_recipe).recipe, on_gpu=True).values() for step in ladder if step]
+    change = next(step for step in steps if "adamw_8bit" in step.overrides[0])
+    pasted = load_recipe(str(llama_recipe), change.overrides).recipe
+    assert pasted.training.optimizer.betas == (0.9, 0.95)
+    assert pasted == change.apply(load_recipe(str(llama_recipe)).recipe)
+
+
+def test_changes_are_what_their_overrides_say(llama_recipe):
+    """The search changes recipes in memory; pasted overrides come to the very same recipes."""
+    for overrides in ((), ("tuning=full", "training.precision=fp32")):
+        recipe = load_recipe(str(llama_recipe), overrides).recipe
+        for step in [step for ladder in ladders(recipe, on_gpu=True).values() for step in ladder if step]:
+            pasted = load_recipe(str(llama_recipe), (*overrides, *step.overrides)).recipe
+            assert pasted == step.apply(recipe), step.overrides
+
+
+def test_what_is_written_loads_to_the_plan(llama_recipe, ftk_json: Ftk, tmp_path):
+    new = tmp_path / "sub" / "new.yaml"
+    new.parent.mkdir()
+    answer = ftk_json("estimate-memory", llama_recipe, "--fit", "6GB", "--write", new)
+    assert answer["exit_code"] == 0
+    plan = answer["plans"][0]
+    assert load_recipe(str(new)).recipe == load_recipe(str(llama_recipe), plan["overrides"]).recipe
+    assert new.read_text().startswith("# Fits into 6 GB")
+    assert "extends: ../recipe.yaml" in new.read_text()
+    again = ftk_json("estimate-memory", llama_recipe, "--gpu", "RTX 4090", "--write", new)
+    assert again["exit_code"] == 2
+    assert "not overwritten" in again["error"]["message"]
+
+
+def test_nothing_fits_tells_the_nearest(llama_recipe, ftk_json: Ftk, tmp_path):
+    new = tmp_path / "new.yaml"
+    answer = ftk_json("estimate-memory", llama_recipe, "--fit", "100MB", "--write", new)
+    assert answer["exit_code"] == 4
+    assert answer["plans"] == []
+    assert answer["nearest"]["total_bytes"] > 10**8
+    assert "Nearest, with" in answer["error"]["message"]
+    assert not new.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--fit", "24GB", "--gpu", "T4"), "give --fit with a size"),
+        (("--fit", "lots"), "lots is no GPU"),
+        (("--gpu", "RTX 4099"), "Did you mean RTX 4090"),
+        (("--fit", "0GB"), "not above zero"),
+        (("--write", "new.yaml"), "give --fit with a size"),
+        (("--fit", "24GB", "--write", "new.txt"), "a recipe is a .yaml file"),
+    ],
+)
+def test_bad_input_is_one_message(llama_recipe, ftk_json: Ftk, words, message):
+    answer = ftk_json("estimate-memory", llama_recipe, *words)
+    assert answer["exit_code"] == 2
+    assert message in answer["error"]["message"]
+
+
+def test_write_needs_a_recipe(ftk_json: Ftk):
+    answer = ftk_json("estimate-memory", "--model", "ftk://tiny", "--fit", "1GB", "--write", "new.yaml")
+    assert "needs a recipe to start from" in answer["error"]["message"]
+
+
+def test_sizes_and_names():
+    assert memory_of("24GB", place="x") == 24 * 10**9
+    assert memory_of("24GiB", place="x") == memory_of("RTX 4090", place="x") == 24 * 2**30
+    with pytest.raises(RecipeError, match="Did you mean H200"):
+        memory_of("H201", place="x")
+
+
+def test_difference_replaces_a_section_of_another_name():
+    base = {"tuning": {"name": "full"}, "a": {"x": 1, "y": 2}, "q": None}
+    changed = {"tuning": {"name": "lora", "rank": 8}, "a": {"x": 1, "y": 3}, "q": {"name": "nf4"}}
+    assert difference(base, changed) == {
+        "tuning": {"name": "lora", "rank": 8},
+        "a": {"y": 3},
+        "q": {"name": "nf4"},
+    }
