@@ -183,10 +183,7 @@ def look_at_texts(
     """
     documents = documents_of(source)
     sample = _spread(documents.heads)
-    if tokenizer is None:
-        tokens = [_of_characters(len(head)) for head in sample]
-    else:
-        tokens = num_tokens_of(sample, tokenizer)
+    tokens = [_of_characters(len(head)) for head in sample] if tokenizer is None else num_tokens_of(sample, tokenizer)
     lengths = tuple(
         round(number * size / len(head))
         for number, size, head in zip(tokens, _spread(documents.sizes), sample, strict=True)
