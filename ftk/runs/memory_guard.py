@@ -164,8 +164,8 @@ def _ask(
     processes = {"parallel": recipe.parallel.model_copy(update={"processes": accelerator.num_processes})}
     asked = question(recipe.model_copy(update=processes), device=kind, device_bytes=total, numbers=numbers)
     found, length = batch.input_ids_BL.shape
-    rows = recipe.training.micro_batch_size
-    rows = found if rows == "auto" else min(rows, found)
+    wanted = recipe.training.micro_batch_size
+    rows = found if wanted == "auto" else min(wanted, found)
     scored = round(int((batch.weights_BL > 0).sum()) * rows / found)
     is_split = recipe.training.batch_tokens is not None or recipe.training.batch_size > rows * accelerator.num_processes
     setup = replace(asked.setup, rows=rows, length=length, scored=scored, packed=batch.packed, accumulates=is_split)

@@ -153,7 +153,8 @@ def _preferences(source: Source, format: str, tokenizer: "PreTrainedTokenizerBas
     what = "completions with a verdict" if unpaired else "completions that are compared"
     reason = f"the columns are those of {format}: {what}"
     comparisons = read_comparisons([source], role="data", unpaired=unpaired)
-    sample, loss = _spread(comparisons), "kto" if unpaired else "dpo"
+    sample = _spread(comparisons)
+    loss: Literal["dpo", "kto"] = "kto" if unpaired else "dpo"
     if tokenizer is None:
         lengths = tuple(
             _of_characters(
