@@ -77,8 +77,8 @@ def _application(chosen: str | None) -> typer.Typer:
     app.callback()(_root)
     for name, line in COMMANDS.items():
         if name != chosen:
-            # Never called: only its name and line are shown.
-            app.command(name, help=line)(_not_loaded)
+            # Never called: only its name and line are shown, which as help alone would be cut.
+            app.command(name, help=line, short_help=line)(_not_loaded)
         elif _is_group(name):
             group = _plain_typer(help=line)
             group.callback()(_group)

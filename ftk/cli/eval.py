@@ -42,6 +42,9 @@ def command(
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub id.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Which examples are shown.")] = None,
+    bias: Annotated[
+        str | None, typer.Option("--bias", help="Rows with group and attribute, by which bias is measured.")
+    ] = None,
     output: Annotated[str | None, typer.Option("--output", help="Where each row's answer is written (JSONL).")] = None,
 ) -> Mapping[str, object]:
     """Measure a model, an adapter or a run on held-out rows.
@@ -68,6 +71,7 @@ def command(
         revision=revision,
         seed=seed,
         output=output,
+        bias=bias,
     )
     evaluation = evaluate(request, tell=tell)
     _show(evaluation)

@@ -17,8 +17,12 @@ REFERENCE_LOGPS = "reference_logps"
 NUM_BYTES = "num_bytes"
 """The column of an example of plain text with the bytes (UTF-8) that its learned tokens stand for."""
 
+TEMPLATE_ARGUMENTS = "chat_template_arguments"
+"""The key of tokenizer_config.json under which the arguments lie that the rows were rendered with."""
+
 Message = dict[str, Any]
-"""One turn as OpenAI writes it: `role`, `content`, and where there are any `tool_calls`, `name`, `train`."""
+"""One turn as OpenAI writes it: `role`, `content`, and where there are any `tool_calls`, `name`, `reasoning_content`,
+`train` (whether an answer is learned, where the row says it), `weight` (its loss weight, where that is a fraction)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Conversation:
     columns: Mapping[str, Any]
     """All columns of the row as read, for metrics that look at more than the answer."""
     tools: tuple[dict[str, Any], ...] = ()
+    without_context: tuple[Message, ...] | None = None
+    """The same without its retrieved documents; None where it is no question of some."""
 
 
 @dataclass(frozen=True, slots=True)

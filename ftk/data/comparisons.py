@@ -15,6 +15,8 @@ from ftk.data.formats.judgement import Answer, Judgement, same
 from ftk.data.rows import Rows, Taken
 from ftk.data.settings import Source
 from ftk.data.source import SourceReader, SourceRow, reader_of
+from ftk.data.system_message import with_system
+from ftk.data.tool_calls import tool_fault
 
 Comparisons: TypeAlias = Rows[Comparison]
 
@@ -78,6 +80,9 @@ class ComparisonReader:
             judged = [_Judged(_with_system(one, self.source), judgement.tools, row) for one in judgement.answers]
             for one in judged:
                 _check_not_empty(one)
+                fault = tool_fault((*one.answer.prompt, *one.answer.completion), judgement.tools)
+                if fault is not None:
+                    raise DataError(fault, place=row.place)
             if judgement.desirable is not None:
                 yield self._single(judged[0], desirable=judgement.desirable)
             elif len(judged) == 1:
@@ -178,9 +183,7 @@ def _format_of(row: SourceRow) -> Format[Judgement]:
 
 
 def _with_system(answer: Answer, source: Source) -> Answer:
-    if source.system is None or answer.prompt[0]["role"] == "system":
-        return answer
-    return answer._replace(prompt=[{"role": "system", "content": source.system}, *answer.prompt])
+    return answer._replace(prompt=with_system(answer.prompt, source.system))
 
 
 def _check_not_empty(one: _Judged) -> None:

@@ -1,27 +1,34 @@
 """Conversations of one source: which format its rows are of, and what they say."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from ftk.core.errors import DataError
 from ftk.core.types import Conversation, Message
 from ftk.data.formats import FORMATS, PREFERENCE_FORMATS, format_named, format_of
+from ftk.data.formats.context_question_answer import CONTEXT_QUESTION_ANSWER, Documents, read_documents
 from ftk.data.formats.format import Format, FormatError, Reading
+from ftk.data.retrieval import DEFAULT_RETRIEVAL, Retrieval, laid_out, mixed
 from ftk.data.rows import Taken
 from ftk.data.settings import Source
 from ftk.data.source import SourceReader, SourceRow
+from ftk.data.system_message import with_system
+from ftk.data.tool_calls import tool_fault
 
 
 class ConversationReader:
     """Reads the rows of one source as conversations."""
 
-    def __init__(self, reader: SourceReader) -> None:
-        """
+    def __init__(self, reader: SourceReader, retrieval: Retrieval = DEFAULT_RETRIEVAL) -> None:
+        """`retrieval` says how retrieved documents are shown.
+
         Raises:
             DataError: the recipe names a format of preference data.
         """
-        self._reader = reader
+        self._reader, self._retrieval = reader, retrieval
         self.source = reader.source
         self.format_name: str | None = None
         if self.source.format in PREFERENCE_FORMATS:
@@ -33,7 +40,7 @@ class ConversationReader:
 
     def fingerprint(self) -> str:
         """Digest of all that the rows depend on."""
-        return self._reader.fingerprint()
+        return f"{self._reader.fingerprint()}{self._retrieval.model_dump_json()}"
 
     def read(self) -> Iterator[Conversation]:
         """
@@ -41,11 +48,39 @@ class ConversationReader:
             DataError: a row does not read, or is of no known format.
         """
         format = None if self.source.format == "auto" else format_named(self.source.format)
-        for row in self._reader.rows():
+        rows = self._reader.rows()
+        for row in rows:
             if format is None:
                 format = _format_of(row)
             self.format_name = format.name
-            yield _conversation(row, format, self.source)
+            if format is CONTEXT_QUESTION_ANSWER:
+                yield from self._with_documents(chain([row], rows))
+            else:
+                yield _conversation(row, format, self.source)
+
+    def _with_documents(self, rows: Iterable[SourceRow]) -> Iterator[Conversation]:
+        """The rows with the documents that each shows, some of which may be other rows'."""
+        settings = self._retrieval
+        pool: list[str] = []
+        if settings.distractors:
+            rows = list(rows)
+            pool = list(dict.fromkeys(one for row in rows for one in _documents(row).context))
+        for row in rows:
+            right, wrong = _documents(row)
+            conversation = _conversation(row, CONTEXT_QUESTION_ANSWER, self.source)
+            question = str(row.columns["question"])
+            try:
+                shown = mixed(right, wrong, pool, settings=settings, key=f"{row.number}\0{question}")
+            except ValueError as error:
+                raise DataError(str(error), place=row.place) from error
+            asked, answer = conversation.messages[-2:]
+            text = laid_out(shown, question, layout=settings.layout, separator=settings.separator)
+            before = conversation.messages[:-2]
+            yield replace(
+                conversation,
+                messages=(*before, {**asked, "content": text}, answer),
+                without_context=(*before, {**asked, "content": question}, answer),
+            )
 
     def taken(self, num_rows: int) -> Taken:
         """How the source was read; `num_rows` conversations came of it."""
@@ -87,10 +122,20 @@ def _conversation(row: SourceRow, format: Format[Reading], source: Source) -> Co
         messages, tools = format.read(row.columns)
     except FormatError as error:
         raise DataError(f"the row does not read as {format.name}: {error}", place=row.place) from error
-    if source.system is not None and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": source.system})
+    messages = with_system(messages, source.system)
     _check_answers(messages, place=row.place)
+    fault = tool_fault(messages, tools)
+    if fault is not None:
+        raise DataError(fault, place=row.place)
     return Conversation(tuple(messages), row.number, row.name, row.columns, tuple(tools))
+
+
+def _documents(row: SourceRow) -> Documents:
+    check_columns(row, CONTEXT_QUESTION_ANSWER)
+    try:
+        return read_documents(row.columns)
+    except FormatError as error:
+        raise DataError(f"the row does not read as {CONTEXT_QUESTION_ANSWER.name}: {error}", place=row.place) from error
 
 
 def _check_answers(messages: Sequence[Message], *, place: str) -> None:

@@ -185,8 +185,8 @@ def _lost(message: Message, back: Message) -> list[str]:
     if message["role"] != back["role"] or not _same_text(message, back) or not same_calls:
         raise CannotHold("what reads back differently in it", "messages holds them")
     found = []
-    if message.get("train") is False and back.get("train") is not False:
-        found.append("marks of answers that are not learned")
+    if "train" in message and message["train"] != back.get("train"):
+        found.append(f"marks of answers that are {'' if message['train'] else 'not '}learned")
     if list(calls) != list(calls_back) or "tool_call_id" in message.keys() - back.keys():
         found.append("ids of calls of tools")
     known = {"role", "content", "tool_calls", "tool_call_id", "train"}

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from ftk.core.types import Conversation
 from ftk.data.conversations import ConversationReader
+from ftk.data.retrieval import DEFAULT_RETRIEVAL, Retrieval
 from ftk.data.rows import Rows
 from ftk.data.settings import Source
 from ftk.data.source import reader_of
@@ -12,12 +13,14 @@ from ftk.data.source import reader_of
 Conversations: TypeAlias = Rows[Conversation]
 
 
-def read_conversations(sources: Sequence[Source], *, role: str = "data") -> Conversations:
+def read_conversations(
+    sources: Sequence[Source], *, role: str = "data", retrieval: Retrieval = DEFAULT_RETRIEVAL
+) -> Conversations:
     """The rows of `sources`, each source once and in its own order; weights are for `TrainBatches`.
 
-    `role` says in messages what they are for, such as `data.train`.
+    `role` says in messages what they are for, such as `data.train`; `retrieval` how retrieved documents are shown.
 
     Raises:
         DataError: now, a source is missing; when rows are first looked at, one does not read, with its file and line.
     """
-    return Rows([ConversationReader(reader_of(source)) for source in sources], role=role)
+    return Rows([ConversationReader(reader_of(source), retrieval) for source in sources], role=role)

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_ONE_BY_ONE = 16_384
+"""Documents up to which they are packed one by one; measured by benchmarks/packing.py."""
+
 
 def pack(lengths_N: NDArray[np.int64] | Sequence[int], *, capacity: int) -> list[NDArray[np.int64]]:
     """Which documents share a row, so that no row holds more than `capacity` tokens: best-fit decreasing.
@@ -30,10 +33,38 @@ def pack(lengths_N: NDArray[np.int64] | Sequence[int], *, capacity: int) -> list
     if lengths_N.min() < 1 or lengths_N.max() > capacity:
         raise ValueError(f"documents of {lengths_N.min()} to {lengths_N.max()} tokens do not fit rows of {capacity}")
     order = np.argsort(-lengths_N, kind="stable")
-    rows = _assign(lengths_N[order], capacity)
+    assign = _assign_few if len(lengths_N) <= MOST_ONE_BY_ONE else _assign
+    rows = assign(lengths_N[order], capacity)
     by_row = np.argsort(rows, kind="stable")
     borders = np.flatnonzero(np.diff(rows[by_row])) + 1
     return np.split(order[by_row], borders)
+
+
+def _assign_few(descending_N: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+    """As `_assign`, one document after another: few have few lengths in common, and numbers are quicker than arrays."""
+    rows: list[int] = []
+    with_room: dict[int, list[int]] = {}  # room left → rows with that much
+    rooms: list[int] = []  # its keys that have rows, ascending
+    num_rows = 0
+    for length in descending_N.tolist():
+        place = bisect_left(rooms, length)
+        if place < len(rooms):
+            room = rooms[place]
+            alike = with_room[room]
+            row = alike.pop()
+            if not alike:
+                del rooms[place]
+        else:
+            room, row = capacity, num_rows
+            num_rows += 1
+        rows.append(row)
+        left = room - length
+        if left:
+            alike = with_room.setdefault(left, [])
+            if not alike:
+                insort(rooms, left)
+            alike.append(row)
+    return np.array(rows, np.int64)
 
 
 def _assign(descending_N: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:

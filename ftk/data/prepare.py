@@ -13,6 +13,7 @@ from ftk.data.checks import place_of
 from ftk.data.render import Rendered, Renderer
 from ftk.data.rows import Rows, Taken, fingerprint_of
 from ftk.data.settings import DataSettings
+from ftk.data.train_on import TrainOn
 from ftk.data.truncate import Truncation, cut, loses_end
 
 ROWS_AT_ONCE = 1000
@@ -88,7 +89,8 @@ def prepare(
     settings: DataSettings,
     max_length: int,
     prompt_loss_weight: float,
-    train_on: Literal["all", "last"],
+    train_on: TrainOn,
+    reasoning_weight: float = 1.0,
     cache_folder: Path | None,
 ) -> tuple[Examples, PreparationReport]:
     """Render, check and cut every conversation, or find that in the cache.
@@ -100,7 +102,9 @@ def prepare(
     def rendered() -> Iterator[Rendered]:
         for start in range(0, len(conversations), ROWS_AT_ONCE):
             some = conversations[start : start + ROWS_AT_ONCE]
-            yield from renderer.render_many(some, prompt_loss_weight=prompt_loss_weight, train_on=train_on)
+            yield from renderer.render_many(
+                some, prompt_loss_weight=prompt_loss_weight, train_on=train_on, reasoning_weight=reasoning_weight
+            )
 
     return prepare_rows(
         conversations,
@@ -111,6 +115,7 @@ def prepare(
         cache_folder=cache_folder,
         prompt_loss_weight=prompt_loss_weight,
         train_on=train_on,
+        reasoning_weight=reasoning_weight,
     )
 
 
@@ -135,7 +140,7 @@ def prepare_rows(
     if cache_folder is not None:
         key = cache_key(
             tokenizer=renderer.tokenizer,
-            template=renderer.template.text,
+            template=renderer.template.key,
             rows=fingerprint_of(rows),
             truncation=settings.truncation,
             max_length=max_length,

@@ -5,24 +5,26 @@ Shapes: L positions.
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ftk.core.errors import DataError
-from ftk.core.types import Conversation, Message
+from ftk.core.types import Conversation
 from ftk.data.checks import adds_bos, check_bos, check_end_of_turn, check_learned, check_tells_places, place_of
-from ftk.data.template import ChatTemplate, Span, template_text
+from ftk.data.template import ChatTemplate, Span
+from ftk.data.template_arguments import kept_arguments
+from ftk.data.template_text import template_text
+from ftk.data.train_on import TrainOn, answers_of, is_silent, last_answer, learned_answers, nothing_learned
+from ftk.data.turn_marks import answer_weight
 from ftk.data.turns import Turn, render_turns
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
-
-TrainOn = Literal["all", "last"]
 
 
 class Rendered(NamedTuple):
@@ -30,8 +32,8 @@ class Rendered(NamedTuple):
 
     token_ids_L: NDArray[np.int32]
     weights_L: NDArray[np.float32]
-    """1 on learned answers with their end-of-turn token, `prompt_loss_weight` elsewhere, 0 on the first token and on
-    answers that the row says not to learn."""
+    """On learned answers with their end-of-turn token 1 or what the row says, `prompt_loss_weight` elsewhere, 0 on the
+    first token and on answers that the row says not to learn."""
     answers_L: NDArray[np.bool_]
     """Tokens of learned answers, end-of-turn tokens included."""
     branches_L: NDArray[np.int8] | None = None
@@ -58,8 +60,13 @@ class Completed(NamedTuple):
 class Renderer:
     """Renders conversations by one chat template and one tokenizer."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat_template: str | None = None) -> None:
-        """`chat_template` is the text of a Jinja template; by default the model's own.
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        chat_template: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`chat_template` is the text of a Jinja template, by default the model's own; `arguments` are given to it.
 
         Raises:
             DataError: the model has no template, or its tokenizer cannot tell where tokens lie in a text.
@@ -67,7 +74,7 @@ class Renderer:
         check_tells_places(tokenizer)
         self.tokenizer = tokenizer
         text = template_text(None, tokenizer) if chat_template is None else chat_template
-        self.template = ChatTemplate.of(tokenizer, text)
+        self.template = ChatTemplate.of(tokenizer, text, arguments)
 
     @cached_property
     def end_token_ids(self) -> tuple[int, ...]:
@@ -83,16 +90,22 @@ class Renderer:
         """The token that begins each row, whether the template or the tokenizer adds it."""
         return self.tokenizer.bos_token_id  # type: ignore[no-any-return]
 
-    def render(
-        self, conversation: Conversation, *, prompt_loss_weight: float = 0.1, train_on: TrainOn = "all"
-    ) -> Rendered:
-        """One conversation; see `render_many`."""
-        return self.render_many([conversation], prompt_loss_weight=prompt_loss_weight, train_on=train_on)[0]
+    def render(self, conversation: Conversation, **how: Any) -> Rendered:
+        """One conversation; `how` is as of `render_many`."""
+        return self.render_many([conversation], **how)[0]
 
     def render_many(
-        self, conversations: Sequence[Conversation], *, prompt_loss_weight: float = 0.1, train_on: TrainOn = "all"
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        prompt_loss_weight: float = 0.1,
+        train_on: TrainOn = "all",
+        reasoning_weight: float = 1.0,
     ) -> list[Rendered]:
         """Tokens, loss weights and answer marks of each conversation.
+
+        The weight of an answer is the one that its message has, 1 by default; the reasoning in it weighs
+        `reasoning_weight` times that.
 
         Each text is tokenized whole, once, and characters are mapped to tokens afterwards: a token that reaches into an
         answer belongs to it. What is learned is proven: see `render_turns`, and the checks.
@@ -100,11 +113,17 @@ class Renderer:
         Raises:
             DataError: a row teaches nothing, no end of turn, has two BOS, or renders differently in pieces.
         """
-        wanted = [_answers(one)[-1:] if train_on == "last" else _answers(one) for one in conversations]
+        wanted = [learned_answers(one, train_on) for one in conversations]
         # An answer that is shown and not learned has weight 0 even where the prompt has some.
-        silent = [[turn for turn in _answers(one) if _is_silent(one.messages[turn])] for one in conversations]
+        silent = [[turn for turn in answers_of(one) if is_silent(one.messages[turn])] for one in conversations]
         return [
-            self._weigh(encoding, found, conversation, prompt_loss_weight=prompt_loss_weight)
+            self._weigh(
+                encoding,
+                found,
+                conversation,
+                prompt_loss_weight=prompt_loss_weight,
+                reasoning_weight=reasoning_weight,
+            )
             for conversation, encoding, found in self._encoded(conversations, wanted, silent)
         ]
 
@@ -115,7 +134,8 @@ class Renderer:
             DataError: as `render_many`.
         """
         wanted = [
-            [turn for turn in _answers(one) if turn >= start] for one, start in zip(conversations, starts, strict=True)
+            [turn for turn in answers_of(one) if turn >= start]
+            for one, start in zip(conversations, starts, strict=True)
         ]
         completed = []
         for conversation, encoding, found in self._encoded(conversations, wanted, wanted):
@@ -129,7 +149,7 @@ class Renderer:
 
         Each of `shots` goes before it as question and answer, without its own system message.
         """
-        messages = list(conversation.messages[: _last_answer(conversation)])
+        messages = list(conversation.messages[: last_answer(conversation)])
         if shots:
             system = [message for message in messages[:1] if message["role"] == "system"]
             shown = [message for shot in shots for message in shot.messages if message["role"] != "system"]
@@ -143,7 +163,7 @@ class Renderer:
     @staticmethod
     def reference(conversation: Conversation) -> str:
         """The last answer as text; the calls of tools, as JSON, where it has no text."""
-        message = conversation.messages[_last_answer(conversation)]
+        message = conversation.messages[last_answer(conversation)]
         if message.get("content"):
             return str(message["content"])
         return json.dumps(message["tool_calls"], ensure_ascii=False)
@@ -153,25 +173,35 @@ class Renderer:
     ) -> "Iterator[tuple[Conversation, Encoding, list[Turn]]]":
         """Each conversation with its tokens, and its answers at the places `wanted` and `silent`."""
         texts, turns = [], []
-        for conversation, learned, more in zip(conversations, wanted, silent, strict=True):
-            place = place_of(conversation)
-            if all(_is_silent(conversation.messages[turn]) for turn in learned):
-                raise DataError(
-                    "the row has no answer to learn from: no message of the assistant", place=place, finding="empty"
-                )
-            text, found = render_turns(
-                self.template,
-                conversation.messages,
-                tools=conversation.tools,
-                turns=sorted({*learned, *more}),
-                place=place,
-            )
-            texts.append(text)
-            turns.append(found)
+        with self.template.limits:
+            for conversation, learned, more in zip(conversations, wanted, silent, strict=True):
+                text, found = self._rendered(conversation, learned, more)
+                texts.append(text)
+                turns.append(found)
         return zip(conversations, self._encode(texts), turns, strict=True)
 
+    def _rendered(
+        self, conversation: Conversation, learned: Sequence[int], silent: Sequence[int]
+    ) -> tuple[str, list[Turn]]:
+        place = place_of(conversation)
+        if all(is_silent(conversation.messages[turn]) for turn in learned):
+            raise DataError(nothing_learned(conversation), place=place, finding="empty")
+        return render_turns(
+            self.template,
+            conversation.messages,
+            tools=conversation.tools,
+            turns=sorted({*learned, *silent}),
+            place=place,
+        )
+
     def _weigh(
-        self, encoding: "Encoding", turns: Sequence[Turn], conversation: Conversation, *, prompt_loss_weight: float
+        self,
+        encoding: "Encoding",
+        turns: Sequence[Turn],
+        conversation: Conversation,
+        *,
+        prompt_loss_weight: float,
+        reasoning_weight: float = 1.0,
     ) -> Rendered:
         place = place_of(conversation)
         token_ids_L = np.asarray(self._with_bos(encoding.ids), np.int32)
@@ -180,11 +210,16 @@ class Renderer:
         answers_L = np.zeros(len(token_ids_L), np.bool_)
         offsets = encoding.offsets
         for turn in turns:
-            silent = _is_silent(conversation.messages[turn.message])
+            weight = answer_weight(conversation.messages[turn.message])
             for span in turn.spans:
                 first, last = _tokens_of(offsets, span)
-                weights_L[first + shift : last + shift] = 0.0 if silent else 1.0
-                answers_L[first + shift : last + shift] = not silent
+                weights_L[first + shift : last + shift] = weight
+                answers_L[first + shift : last + shift] = weight > 0
+            if turn.reasoning is not None and reasoning_weight != 1:
+                first_thought, last_thought = _tokens_of(offsets, turn.reasoning)
+                thought = slice(first_thought + shift, last_thought + shift)
+                weights_L[thought] = np.where(answers_L[thought], weight * reasoning_weight, weights_L[thought])
+                answers_L[thought] &= reasoning_weight > 0
             check_end_of_turn(token_ids_L[last + shift - 1], self._id_of(turn.end_token), turn.end_token, place=place)
         weights_L[:1], answers_L[:1] = 0.0, False  # the first token has no context to be predicted from
         check_learned(weights_L, answers_L, place=place)
@@ -218,22 +253,6 @@ class Renderer:
         return int(self.tokenizer.convert_tokens_to_ids(token))
 
 
-def _last_answer(conversation: Conversation) -> int:
-    messages: Sequence[Message] = conversation.messages
-    for number in range(len(messages) - 1, -1, -1):
-        if messages[number]["role"] == "assistant":
-            return number
-    raise DataError("the row has no answer: no message of the assistant", place=place_of(conversation))
-
-
-def _answers(conversation: Conversation) -> list[int]:
-    return [number for number, message in enumerate(conversation.messages) if message["role"] == "assistant"]
-
-
-def _is_silent(message: Message) -> bool:
-    return message.get("train") is False
-
-
 def _tokens_of(offsets: Sequence[tuple[int, int]], span: Span) -> tuple[int, int]:
     """First token that reaches into the characters of `span`, and the one after the last."""
     first = bisect_right(offsets, span[0], key=_end_of)
@@ -249,13 +268,22 @@ def _end_of(offset: tuple[int, int]) -> int:
     return offset[1]
 
 
-def renderer_for(tokenizer: "PreTrainedTokenizerBase", *, chat_template: str | None) -> Renderer:
-    """The renderer that a recipe asks for; `chat_template` is a shipped name, a Jinja file, or None for the model's.
+def renderer_for(
+    tokenizer: "PreTrainedTokenizerBase", *, chat_template: str | None, arguments: Mapping[str, Any] | None = None
+) -> Renderer:
+    """The renderer that a recipe asks for.
+
+    Args:
+        tokenizer: of the model; with its own template it brings the arguments that this was trained with.
+        chat_template: a shipped name, a Jinja file, or None for the model's own.
+        arguments: given to the template, before those that the model brings.
 
     Raises:
-        DataError: no such template, the model has none, or it fails on a plain question and answer.
+        DataError: no such template, the model has none, it fails on a plain question and answer, or it does not read
+            an argument.
     """
-    renderer = Renderer(tokenizer, template_text(chat_template, tokenizer))
+    kept = kept_arguments(tokenizer) if chat_template is None else {}
+    renderer = Renderer(tokenizer, template_text(chat_template, tokenizer), {**kept, **(arguments or {})})
     try:
         renderer.template.check()
     except DataError as error:

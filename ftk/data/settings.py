@@ -1,6 +1,6 @@
 """The `data` section of a recipe."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -8,7 +8,10 @@ from ftk.core.config import OneOrMore, Section
 from ftk.core.errors import FtkError
 from ftk.data.formats import check_format
 from ftk.data.limit import Limit
+from ftk.data.retrieval import Retrieval
 from ftk.data.split import parse_split
+from ftk.data.system_message import SystemMessage
+from ftk.data.template_arguments import check_argument_names
 
 
 class Source(Section):
@@ -20,8 +23,8 @@ class Source(Section):
     Under `task: cpt` also a file of plain text such as `book.txt` or `guide.md`, a folder with text files anywhere
     beneath it, or `ftk://stdlib`, the sources of Python's standard library. Of rows, the column `text` is read."""
     format: str = "auto"
-    """`messages`, `sharegpt`, `alpaca`, `prompt_completion`, `question_answer`, `gemini`, or your own
-    `module:function`.
+    """`messages`, `sharegpt`, `alpaca`, `prompt_completion`, `context_question_answer`, `question_answer`,
+    `gemini`, or your own `module:function`.
 
     Preference data: `pairs` (`prompt`, `chosen`, `rejected`), `ranked` (`prompt`, `ranked`: answers, the best first),
     `rated` (`prompt`, `completions` with ratings), `rated_messages` (`messages`, `rating`: rows with one prompt are
@@ -55,8 +58,8 @@ class Source(Section):
     pairs: Literal["all", "adjacent", "best_worst"] = "all"
     """Which pairs several ranked or rated answers to one prompt give: every better one with every worse one, each with
     the next, or the best with the worst alone. Equal ratings give no pair."""
-    system: str | None = None
-    """A system message put before rows that have none."""
+    system: SystemMessage | None = None
+    """A system message put before rows that have none, or before all: `{text: Be brief., when: always}`."""
 
     @field_validator("format")
     @classmethod
@@ -98,3 +101,17 @@ class DataSettings(Section):
     """Fill rows of `max_length` with several documents that cannot see each other. Faster on an accelerator."""
     chat_template: str | None = None
     """A shipped template by name, or a Jinja file, instead of the model's own."""
+    template_arguments: dict[str, Any] = Field(default_factory=dict)
+    """Given to the chat template beside the messages, such as `{enable_thinking: false}`.
+
+    They are kept with the model, in tokenizer_config.json, and `ftk generate`, `chat` and `eval` give them too. One
+    that the template does not read is an error."""
+
+    retrieval: Retrieval = Retrieval()
+    """How rows with retrieved documents (`context`, `question`, `answer`) become prompts."""
+
+    @field_validator("template_arguments")
+    @classmethod
+    def _may_be_set(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_argument_names(value)
+        return value

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from transformers import PreTrainedTokenizerBase
 
-LEGEND = "⟦learned answer, weight 1⟧  prompt, at its weight  ⟨weight 0⟩"
+LEGEND = "⟦learned answer, weight 1, or as behind it⟧×0.5  prompt, at its weight  ⟨weight 0⟩"
 
 
 class Stretch(NamedTuple):
@@ -85,4 +85,6 @@ def _name(example: Example, branch: int) -> str:
 def _marked(one: Stretch) -> str:
     if one.weight == 1:
         return f"⟦{one.text}⟧"
+    if one.is_answer and one.weight:
+        return f"⟦{one.text}⟧×{one.weight:g}"
     return f"⟨{one.text}⟩" if one.weight == 0 else one.text

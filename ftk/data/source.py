@@ -19,6 +19,7 @@ SHIPPED = {
         ("orders", ("train", "eval", "preference_train", "preference_eval")),
         ("contacts", ("train", "eval")),
         ("events", ("train", "eval")),
+        ("documents", ("train", "eval", "bias")),
     )
     for part in parts
 }

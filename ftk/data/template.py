@@ -1,65 +1,32 @@
 """A chat template: where its text comes from, how it renders, and how it ends an answer."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftk.core.errors import DataError
 from ftk.core.types import Message
+from ftk.data.template_arguments import check_arguments
+from ftk.data.template_fault import told
+from ftk.data.template_limits import TemplateLimits, TooLong
+from ftk.data.template_text import shipped_templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SHIPPED_FOLDER = Path(__file__).parent / "templates"
 NAME_ANOTHER = "Name another in data.chat_template, shipped or a Jinja file"
 PROBE = "ftkprobe"
 """An answer that no template trims, splits or rewrites."""
 
+MOST_SHAPES = 10_000
+"""Sequences of roles of which it is remembered whether the template keeps all of them."""
+_REASONING = re.compile(r"(?<![A-Za-z_])(reasoning_content|reasoning|thinking)(?![A-Za-z_])")
+
 Span = tuple[int, int]
 """First character and the one after the last."""
-
-
-def shipped_templates() -> list[str]:
-    """Names of the chat templates that ship with ftk."""
-    return sorted(path.stem for path in SHIPPED_FOLDER.glob("*.jinja"))
-
-
-def template_text(name: str | None, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The text of the template that a recipe names, or of the model's own where it names none.
-
-    Raises:
-        DataError: no such template, not UTF-8, or the model has none of its own.
-    """
-    if name is None:
-        return _own_template(tokenizer)
-    if name in shipped_templates():
-        return (SHIPPED_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
-    path = Path(name).expanduser()
-    if not path.is_file():
-        names = shipped_templates()
-        near = get_close_matches(name, names, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise DataError(
-            f"data.chat_template: {name} is neither a shipped template ({', '.join(names)}) nor a Jinja file.{hint}"
-        )
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError("the chat template is not UTF-8 text", place=name) from error
-
-
-def _own_template(tokenizer: "PreTrainedTokenizerBase") -> str:
-    try:
-        return str(tokenizer.get_chat_template())
-    except ValueError as error:
-        raise DataError(
-            f"{tokenizer.name_or_path or 'the model'} has no chat template of its own. Name one in data.chat_template: "
-            f"{', '.join(shipped_templates())}, or a Jinja file"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -76,31 +43,63 @@ class ChatTemplate:
     """A compiled chat template with the special tokens of one tokenizer."""
 
     def __init__(
-        self, text: str, *, special_tokens: Mapping[str, str], control_tokens: Iterable[str], special: Iterable[str]
+        self,
+        text: str,
+        *,
+        special_tokens: Mapping[str, str],
+        control_tokens: Iterable[str],
+        special: Iterable[str],
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        """`control_tokens` are what the tokenizer keeps whole; those of them in `special` are never content."""
+        """`control_tokens` are what the tokenizer keeps whole; those of them in `special` are never content.
+
+        `arguments` are given to the template beside the messages, such as `enable_thinking`.
+        """
         self.text = text
+        self.arguments = dict(arguments or {})
         self._special_tokens = dict(special_tokens)
+        self.limits = TemplateLimits()
+        self._dropped: dict[tuple[Any, ...], int | None] = {}
         self._special = frozenset(special)
         ordered = sorted(control_tokens, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
         self.has_markers = re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", text) is not None
 
     @classmethod
-    def of(cls, tokenizer: "PreTrainedTokenizerBase", text: str) -> "ChatTemplate":
+    def of(
+        cls, tokenizer: "PreTrainedTokenizerBase", text: str, arguments: Mapping[str, Any] | None = None
+    ) -> "ChatTemplate":
         added = tokenizer.added_tokens_decoder.values()
         special = set(tokenizer.all_special_tokens) | {token.content for token in added if token.special}
         control = special | {token.content for token in added if not token.content.isspace()}
-        return cls(text, special_tokens=tokenizer.special_tokens_map, control_tokens=control, special=special)
+        return cls(
+            text,
+            special_tokens=tokenizer.special_tokens_map,
+            control_tokens=control,
+            special=special,
+            arguments=arguments,
+        )
+
+    @property
+    def key(self) -> str:
+        """All of the template that what it renders depends on."""
+        return self.text + (json.dumps(self.arguments, sort_keys=True) if self.arguments else "")
+
+    @cached_property
+    def knows_reasoning(self) -> bool:
+        """Whether the template has a place for the reasoning before an answer."""
+        return _REASONING.search(self.text) is not None
 
     def check(self) -> None:
         """Render a plain question and answer.
 
         Raises:
-            DataError: the template fails on it, leaves the answer out, or does not end it.
+            DataError: the template fails on it, leaves the answer out, or does not end it; or it does not read one of
+                its arguments.
         """
         # Finding how the answer ends renders it; the property keeps what it found.
         _ = self.ending
+        check_arguments(self.text, self.arguments, special_tokens=self._special_tokens)
 
     def render(
         self,
@@ -168,21 +167,51 @@ class ChatTemplate:
         text = text.rstrip()
         return next((token for token in self._special if text.endswith(token)), None)
 
+    def dropped_message(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] = ()) -> int | None:
+        """Place of the first message that the template leaves out of conversations of this shape; None where it keeps
+        all that have content.
+
+        What a short content says may stand in the text by chance, so the messages are rendered with content that does
+        not, once for each sequence of roles.
+        """
+        shape = (bool(tools), *[(one["role"], bool(one.get("content")), "tool_calls" in one) for one in messages])
+        if shape not in self._dropped:
+            if len(self._dropped) >= MOST_SHAPES:
+                self._dropped.clear()
+            self._dropped[shape] = self._first_dropped(messages, tools)
+        return self._dropped[shape]
+
+    def _first_dropped(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> int | None:
+        probes = [
+            {**message, "content": f"{PROBE}{place}e"} if message.get("content") else message
+            for place, message in enumerate(messages)
+        ]
+        try:
+            text = self.render(probes, tools=tools)
+        except DataError:
+            return None  # it looks into the content, and did not fail on the row's own
+        found = (place for place, one in enumerate(probes) if one.get("content") and one["content"] not in text)
+        return next(found, None)
+
     @cached_property
     def _parts(self) -> bool:
         """Whether the template reads content as a list of parts, as those of vision models do, and not as a text."""
+        failure: Exception | None = None
         for parts in (False, True):
             try:
-                text = self._call(_probe(()), tools=(), generation=False, mark=False, parts=parts)[0]
+                with self.limits:
+                    text = self._call(_probe(()), tools=(), generation=False, mark=False, parts=parts)[0]
             except Exception as error:  # a template is a program of someone else's, and may fail in any way
-                failure: Exception | None = error
+                # Most read a text: what that fails at is told, not that a list is none.
+                failure = failure or error
+                if isinstance(error, TooLong | MemoryError):
+                    break
                 continue
-            failure = None
             if PROBE in text:
                 return parts
         if failure is not None:
             raise DataError(
-                f"the chat template fails on a plain question and answer: {failure}. {NAME_ANOTHER}"
+                f"the chat template fails on a plain question and answer: {told(failure)}. {NAME_ANOTHER}"
             ) from failure
         raise DataError(f"the chat template leaves the answer out of a plain question and answer. {NAME_ANOTHER}")
 
@@ -214,12 +243,14 @@ class ChatTemplate:
         place: str | None,
     ) -> tuple[str, list[Span]]:
         try:
-            return self._call(messages, tools=tools, generation=generation, mark=mark, parts=self._parts)
+            parts = self._parts
+            with self.limits:
+                return self._call(messages, tools=tools, generation=generation, mark=mark, parts=parts)
         except DataError:
             raise
         except Exception as error:  # a template is a program of someone else's, and may fail in any way
             raise DataError(
-                f"the chat template fails on this row: {error}. Change the row, or name another template in "
+                f"the chat template fails on this row: {told(error)}. Change the row, or name another template in "
                 "data.chat_template",
                 place=place,
             ) from error
@@ -242,6 +273,7 @@ class ChatTemplate:
             return_assistant_tokens_mask=mark,
             add_generation_prompt=generation,
             **self._special_tokens,
+            **self.arguments,
         )
         return texts[0], marks[0] if mark else []
 
@@ -252,7 +284,7 @@ def _probe(later: Sequence[Message]) -> list[Message]:
 
 def _for_template(message: Message, *, parts: bool) -> Message:
     # As transformers does: a key without a value is left out, because templates print None.
-    clean = {key: value for key, value in message.items() if value is not None and key != "train"}
+    clean = {key: value for key, value in message.items() if value is not None and key not in ("train", "weight")}
     if parts and isinstance(clean.get("content"), str):
         clean["content"] = [{"type": "text", "text": clean["content"]}]
     return clean

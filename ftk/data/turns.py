@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 from ftk.core.errors import DataError
 from ftk.core.types import Message
+from ftk.data.formats.reasoning import REASONING
 from ftk.data.template import PROBE, ChatTemplate, Span
 
 Tools = Sequence[Mapping[str, Any]]
+THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"
 
 
 class Turn(NamedTuple):
@@ -20,6 +22,8 @@ class Turn(NamedTuple):
     spans: tuple[Span, ...]
     """What is learned of it, its end-of-turn token included; mostly one span."""
     end_token: str
+    reasoning: Span | None = None
+    """What it thinks before it answers, where it does."""
 
 
 def render_turns(
@@ -43,7 +47,8 @@ def render_turns(
         _check_answer(messages[turn], text[start : end - len(token)], number=turn + 1, place=place)
         if template.has_markers:
             spans = _marked(marks, start=start, end=end, token=token, place=place)
-        found.append(Turn(turn, start, spans, token))
+        thought = reasoning_span(text, messages[turn], start=start, end=end - len(token))
+        found.append(Turn(turn, start, spans, token, thought))
     _check_prompts(template, text, messages, tools=tools, place=place)
     return text, found
 
@@ -114,6 +119,21 @@ def _start_of_next_content(
     return _common_prefix(text, other)
 
 
+def reasoning_span(text: str, message: Message, *, start: int, end: int) -> Span | None:
+    """Where the reasoning lies in the answer that is `text[start:end]`: what the message keeps apart, or what its
+    content has before `</think>`. The marks around it do not belong to it."""
+    apart = str(message.get(REASONING) or "").strip()
+    if apart:
+        first = text.find(apart, start, end)
+        return None if first < 0 else (first, first + len(apart))
+    last = text.rfind(THOUGHT_ENDS, start, end)
+    if last < 0:
+        return None
+    opened = text.find(THOUGHT_BEGINS, start, last)
+    # Some templates open the thought in the prompt.
+    return (start if opened < 0 else opened + len(THOUGHT_BEGINS), last)
+
+
 def _check_answer(message: Message, answer: str, *, number: int, place: str) -> None:
     calls = message.get("tool_calls") or ()
     for call in calls:
@@ -122,21 +142,32 @@ def _check_answer(message: Message, answer: str, *, number: int, place: str) -> 
             raise _left_out(number, message, place=place, what=f"the call of tool {name} in")
     content = str(message.get("content") or "").strip()
     # Templates may move or drop the thinking before the last of these marks; the answer proper they keep.
-    proper = content.rpartition("</think>")[2].strip()
+    proper = content.rpartition(THOUGHT_ENDS)[2].strip()
     if proper not in answer or not answer.strip():
         raise _left_out(number, message, place=place)
 
 
 def _check_prompts(template: ChatTemplate, text: str, messages: Sequence[Message], *, tools: Tools, place: str) -> None:
-    if tools and "tools" not in template.text:
+    names = [str((tool.get("function") or tool).get("name")) for tool in tools]
+    if tools and ("tools" not in template.text or any(name not in text for name in names)):
         raise DataError(
             "the row has tools, and the chat template has no place for them. Take them out, or name a template that "
-            "knows tools in data.chat_template",
+            "knows tools in data.chat_template, such as chatml_tools",
             place=place,
         )
     for number, message in enumerate(messages, start=1):
         if message["role"] in ("user", "system") and str(message.get("content") or "").strip() not in text:
             raise _left_out(number, message, place=place)
+        if REASONING in message and not template.knows_reasoning:
+            raise DataError(
+                f"message {number} has reasoning ({REASONING}), and the chat template has no place for it. Take it "
+                "out, write it into the content, or name a template that knows it in data.chat_template, such as "
+                "chatml_tools",
+                place=place,
+            )
+    dropped = template.dropped_message(messages, tools=tools)
+    if dropped is not None:
+        raise _left_out(dropped + 1, messages[dropped], place=place)
 
 
 def _left_out(number: int, message: Message, *, place: str, what: str = "") -> DataError:

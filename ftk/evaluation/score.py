@@ -54,6 +54,33 @@ def loss_metrics(
     return {"loss": loss, "perplexity": perplexity(loss), "token_accuracy": num_correct / num_tokens}
 
 
+def row_losses(
+    model: nn.Module, batches: Iterable[Batch], num_rows: int, accelerator: "Accelerator | None" = None
+) -> list[float]:
+    """Mean over the answer tokens of each row, in nats a token; NaN where it has none.
+
+    Args:
+        model: maps a `Batch` to `TokenScores`; all processes of a group must bring equally many batches.
+        batches: this process's share, one document a row, each once over the group.
+        num_rows: rows over the group; the batches' `indices` count them from 0.
+        accelerator: the group; without one, this process has everything.
+    """
+    device = _device_of(model, accelerator)
+    sums_N2 = torch.zeros(num_rows, 2, dtype=torch.float64, device=device)
+    with evaluating(model), torch.no_grad():
+        for batch in batches:
+            on_device = batch.to(device)
+            scores = model(on_device)
+            counted_BL = on_device.answers_BL & (on_device.weights_BL > 0)
+            nll_B = -torch.where(counted_BL, scores.logps_BL, 0.0).sum(dim=1, dtype=torch.float64)
+            sums_B2 = torch.stack([nll_B, counted_BL.sum(dim=1, dtype=torch.float64)], dim=1)
+            places = torch.tensor(batch.indices, dtype=torch.long, device=device)
+            sums_N2[places] += sums_B2[: len(places)]
+    if accelerator is not None:
+        sums_N2 = accelerator.reduce(sums_N2, reduction="sum")
+    return [nll / count if count else math.nan for nll, count in sums_N2.tolist()]
+
+
 def objective_metrics(
     model: nn.Module, objective: Objective, batches: Sequence[Batch], accelerator: "Accelerator | None" = None
 ) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from ftk.core.config import OneOrMore, Section
 from ftk.core.interval import Interval
+from ftk.evaluation.bias import Bias
 from ftk.evaluation.metrics import Metric
 
 
@@ -40,6 +41,15 @@ class EvaluationSettings(Section):
     """Stop when the held-out loss no longer falls; null trains to the end."""
     max_forgetting: Annotated[float, Field(ge=0)] = 0.1
     """Rise of the loss on a built-in general text, in nats a token, above which forgetting is pointed out."""
+    without_context: bool = True
+    """Whether rows with retrieved documents are also asked without them, as `exact_match@no_context` and the like.
+
+    Finetuning gives form, retrieval gives facts: the difference tells what the model reads and what it knows."""
+    bias: Bias | None = None
+    """Rows that differ in one attribute, such as a name or a gender, by which bias is measured before and after.
+
+    `bias_loss_gap` is how far the losses within a group lie apart, in nats a token, `bias_answers_differ` the share of
+    groups whose greedy answers differ once the attribute is taken out, `bias_loss[...]` the mean loss by attribute."""
     before: bool = True
     """Whether the model is also measured before training."""
 

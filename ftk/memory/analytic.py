@@ -9,13 +9,14 @@ from ftk.memory.estimate import MemoryBytes
 from ftk.memory.gpus import CONTEXT_BYTES
 from ftk.memory.head import scored
 from ftk.memory.layers import Layer, Positions, forward_of, layer_of, whole
+from ftk.memory.ledger import Ledger, Storage
 from ftk.memory.matrices import Matrix, matrix
 from ftk.memory.norms import normed
 from ftk.memory.operations import joined, scale
 from ftk.memory.parameters import Inventory
 from ftk.memory.setup import Setup
 from ftk.memory.stored import adapter_weights, trained_sizes, weights_bytes
-from ftk.memory.tape import Ledger, Parameter, Storage, Tape, Tensor
+from ftk.memory.tape import Parameter, Tape, Tensor
 
 CUDA_GRAIN = 512
 """Bytes to which torch's CUDA allocator rounds (`kMinBlockSize`, c10/cuda/CUDACachingAllocator)."""
@@ -25,15 +26,8 @@ BATCH_BYTES = 8 + 8 + 8 + 4 + 1
 """Of a token in a batch: its id, position, document, weight, and whether it is learned (`ftk.core.types.Batch`)."""
 
 
-ACTIVATIONS = {
-    "activations": "inputs of layers, residual sums, and gradients on their way back",
-    "attention": "queries, keys, values and outputs, with what the kernel keeps",
-    "rotary": "queries and keys as their positions turned them",
-    "norms": "what norms keep of their inputs",
-    "feed_forward": "up, gate, activation and their product",
-    "router": "probabilities and choices of experts",
-}
-"""Kinds of the tape that are activations, and what they are."""
+ACTIVATIONS = ("activations", "attention", "rotary", "norms", "feed_forward", "router")
+"""Kinds of the tape that are activations; what no part made by itself (inputs of layers, sums) counts as the first."""
 
 
 @dataclass(slots=True)

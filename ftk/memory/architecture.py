@@ -1,7 +1,7 @@
 """A transformer as plain numbers: all that its bytes and its work depend on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 
@@ -189,10 +189,9 @@ _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermedi
 
 @dataclass(frozen=True, slots=True)
 class _Config:
-    """A configuration with the defaults that a family gives to keys that are left out."""
+    """A configuration in which null is as good as left out."""
 
     values: Mapping[str, Any]
-    family: str = field(default="")
 
     def get(self, key: str, default: Any = None) -> Any:
         value = self.values.get(key)
@@ -204,7 +203,7 @@ def from_config(values: Mapping[str, Any]) -> Architecture | None:
     family = str(values.get("model_type"))
     if family not in FAMILIES or any(values.get(key) is None for key in _NEEDED) or _is_unusual(family, values):
         return None
-    config = _Config(values, family)
+    config = _Config(values)
     heads = config.get("num_attention_heads")
     hidden = config.get("hidden_size")
     architecture = Architecture(

@@ -7,9 +7,10 @@ head instead of the matrix of probabilities).
 
 from dataclasses import dataclass
 
+from ftk.memory.ledger import Storage
 from ftk.memory.operations import add, cast, copied, joined, multiply, part, pointwise_of_output, scale
 from ftk.memory.setup import Attention
-from ftk.memory.tape import Storage, Tape, Tensor
+from ftk.memory.tape import Tape, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,6 @@ class Heads:
     length: int
     num_heads: int
     num_kv_heads: int
-    head_dim: int
     kernel: Attention
     masked: bool
     """Whether a mask is given, beyond that no token sees what comes after it."""
@@ -74,8 +74,16 @@ def _fused(tape: Tape, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
     # The mask of yes and no becomes one of numbers to add, anew in each layer.
     mask = heads.rows * heads.length**2 * tape.compute_width if heads.masked and heads.kernel == "sdpa" else 0
 
+    # On a GPU the gradient of queries is summed in float32, and where keys are shared, theirs and that of values are
+    # first made for each head (`mha_bwd`, aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp).
+    is_gpu, repeated = tape.ledger.grain > 1, k.numel < q.numel
+    scratch = (4 * q.numel + (2 * q.num_bytes if repeated else 0)) if is_gpu else 0
+
     def backward(_: Storage) -> list[Storage | None]:
-        return [None if size is None else tape.new(size) for size in sizes]
+        between = tape.new(scratch)
+        found = [None if size is None else tape.new(size) for size in sizes]
+        del between
+        return found
 
     found = tape.apply(
         [q, k, v],

@@ -34,7 +34,8 @@ def inventory_of(model: Any) -> Inventory:
     embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
     head_weight = head.weight if head is not None else None
     fused = []
-    norms, others = [], []
+    norms: list[int] = []
+    others: list[int] = []
     for name, parameter in model.named_parameters():
         if id(parameter) in seen or any(parameter is one for one in (*embeddings, head_weight)):
             continue

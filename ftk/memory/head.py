@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
+from ftk.memory.ledger import Storage
 from ftk.memory.matrices import Matrix, multiplied
 from ftk.memory.operations import cast, part, pointwise_of_output, scale
 from ftk.memory.setup import Setup
-from ftk.memory.tape import Parameter, Storage, Tape, Tensor
+from ftk.memory.tape import Parameter, Tape, Tensor
 from ftk.numerics.head import Budget
 
 UNKNOWN_GPU = 80 * 2**30

@@ -166,7 +166,6 @@ def _attention(
         length=setup.length,
         num_heads=architecture.num_heads,
         num_kv_heads=architecture.num_kv_heads,
-        head_dim=architecture.head_dim,
         kernel=setup.attention,
         masked=setup.packed,
         soft_cap=architecture.attention_soft_cap is not None,

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from ftk.memory.ledger import Storage
 from ftk.memory.operations import add, cast, dropped, product, scale
 from ftk.memory.setup import Adapter, Stored
-from ftk.memory.tape import Parameter, Storage, Tape, Tensor
+from ftk.memory.tape import Parameter, Tape, Tensor
 
 
 @dataclass(slots=True)

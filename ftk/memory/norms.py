@@ -2,8 +2,9 @@
 
 from typing import Literal
 
+from ftk.memory.ledger import Storage
 from ftk.memory.operations import add, cast, mean, multiply, pointwise_of_output, square, weight
-from ftk.memory.tape import Parameter, Storage, Tape, Tensor
+from ftk.memory.tape import Parameter, Tape, Tensor
 
 Norm = Literal["rms", "rms_float", "layer"]
 

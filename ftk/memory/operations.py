@@ -6,7 +6,8 @@ that comes out in another is cast, as the engine does (`validate_outputs`).
 
 from collections.abc import Sequence
 
-from ftk.memory.tape import Parameter, Storage, Tape, Tensor
+from ftk.memory.ledger import Storage
+from ftk.memory.tape import Parameter, Tape, Tensor
 
 
 def view(tape: Tape, x: Tensor) -> Tensor:

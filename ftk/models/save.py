@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ftk.core.atomic import atomic_folder
+from ftk.core.types import TEMPLATE_ARGUMENTS
 from ftk.models.scoring import base_model
 
 
@@ -20,6 +21,7 @@ def save_model(
     end_token_ids: Sequence[int],
     card: str,
     chat_template: str | None,
+    template_arguments: Mapping[str, Any] | None = None,
     state_dict: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write weights, configuration, tokenizer, chat template, generation settings and model card.
@@ -31,6 +33,8 @@ def save_model(
         end_token_ids: tokens that ended the answers in training, at which generation shall stop.
         card: text of README.md.
         chat_template: the template that rendered the training rows, kept byte for byte; None keeps the tokenizer's.
+        template_arguments: what the template was given beside the messages; kept in tokenizer_config.json, under
+            `chat_template_arguments`, for whoever renders with it next.
         state_dict: whole weights by the names of `causal_lm`, where its own are shards.
     """
     model: Any = causal_lm
@@ -48,7 +52,7 @@ def save_model(
             model.save_pretrained(unfinished, save_embedding_layers=False, **options)
         else:
             model.save_pretrained(unfinished, **options)
-        _with_template(tokenizer, chat_template).save_pretrained(unfinished)
+        _with_template(tokenizer, chat_template, template_arguments or {}).save_pretrained(unfinished)
         generation = generation_settings(base, end_token_ids, pad_token_id=tokenizer.pad_token_id)
         (unfinished / "generation_config.json").write_text(json.dumps(generation, indent=2, sort_keys=True) + "\n")
         (unfinished / "README.md").write_text(card, encoding="utf-8")
@@ -66,11 +70,14 @@ def generation_settings(base: Any, end_token_ids: Sequence[int], *, pad_token_id
     return settings
 
 
-def _with_template(tokenizer: Any, chat_template: str | None) -> Any:
+def _with_template(tokenizer: Any, chat_template: str | None, arguments: Mapping[str, Any]) -> Any:
     if chat_template is None:
         return tokenizer
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = chat_template
+    tokenizer.init_kwargs.pop(TEMPLATE_ARGUMENTS, None)
+    if arguments:
+        tokenizer.init_kwargs[TEMPLATE_ARGUMENTS] = dict(arguments)
     return tokenizer
 
 

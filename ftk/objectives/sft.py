@@ -71,8 +71,15 @@ class Sft(Section):
     """`sft`: supervised finetuning."""
     prompt_loss_weight: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Loss weight of prompt tokens. 0 trains on answers alone, 1 on everything; 0.1 is customary."""
-    train_on: Literal["all", "last"] = "all"
-    """Which answers of a conversation are learned: all, or the last one."""
+    train_on: Literal["all", "last", "marked"] = "all"
+    """Which answers of a conversation are learned: `all`, the `last` one, or those `marked` in the data.
+
+    A message is marked by `train: true` or a `weight` from 0 to 1, its loss weight. Whatever is said here, an answer
+    with `train: false` or `weight: 0` is shown and not learned."""
+    reasoning_weight: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Loss weight of the reasoning within answers, relative to the rest of them; 0 shows it and learns what follows.
+
+    Reasoning is a message's `reasoning_content`, or what its content has between `<think>` and `</think>`."""
     router_loss_weight: Annotated[float, Field(ge=0)] | None = None
     """Weight of the balancing loss of a mixture of experts; 0 leaves it out.
 

@@ -157,6 +157,7 @@ def unknown_key(path: Path, parent: Written, shape: Shape | None) -> str:
     key, above = str(path[-1]), dotted(path[:-1])
     section = shape.section(parent) if shape is not None else None
     own = list(section.model_fields) if section is not None else []
+    own += [] if above else ["extends", "stages"]
     member = parent.child("name")
     of = f"a field of {above}" if above else "a section of a recipe"
     if shape is not None and len(shape.sections) > 1 and member is not None:

@@ -96,6 +96,8 @@ RENAMED: dict[str, str] = {
     "template": "data.chat_template",
     "chat_template_path": "data.chat_template",
     "chat_template_jinja": "data.chat_template",
+    "chat_template_kwargs": "data.template_arguments",
+    "enable_thinking": "data.template_arguments.enable_thinking",
     "system_prompt": "data.train.system",
     "default_system": "data.train.system",
     # tuning

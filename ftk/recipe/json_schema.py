@@ -7,7 +7,7 @@ from ftk.recipe.stages import Stage
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The schema of a recipe file: shorthand words, `extends` and `stages` included, descriptions from the docstrings."""
+    """The schema of a recipe file: shorthand, `extends` and `stages` included, descriptions from the docstrings."""
     schema = Recipe.model_json_schema()
     sections = schema["properties"]
     extends = {"type": "string", "description": "Another recipe, relative to this file; say here only what differs."}

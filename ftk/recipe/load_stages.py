@@ -76,12 +76,13 @@ def _entries(listing: Written, shape: Shape, problems: list[Problem]) -> dict[st
             problems.append(Problem(id.place, f"two stages have the id {id.value}: each needs one of its own"))
             continue
         found[id.value] = shape.expanded(_without_unknown(item, id.value, shape, problems))
-    for id, item in found.items():
-        number = re.fullmatch(r"(.+)-\d+", id)
+    for name, item in found.items():
+        number = re.fullmatch(r"(.+)-\d+", name)
         if number and number[1] in found:
             problems.append(
                 Problem(
-                    item.place, f"the folder {id} is where {number[1]} goes when it is trained anew: choose another id"
+                    item.place,
+                    f"the folder {name} is where {number[1]} goes when it is trained anew: choose another id",
                 )
             )
     return found
@@ -124,7 +125,7 @@ def _built(
         names_model = _says(sections, "model", "id")
         starts_from = None if start is None or wrong is not None or names_model else stages[start]
         folder = _folder(shared)
-        written = _merged(shared, sections, is_start=names_model or not stages)
+        written = _merged(shared, sections, is_start=names_model or not stages, is_last=id == list(own)[-1])
         if not _says(sections, "output", "folder"):
             written = with_value(written, "output", "folder", f"{folder}/{id}")
         if not names_model and stages:
@@ -135,9 +136,19 @@ def _built(
         if recipe is None or settings is None:
             stages[id] = None
             continue
+        twin = next(
+            (one for one in stages.values() if one is not None and _folder_of(one) == recipe.output.folder), None
+        )
+        if twin is not None:
+            told = f"stage {id} would go to the folder of stage {twin.id}, {recipe.output.folder}: name another"
+            problems.append(Problem((sections.child("output") or item).place, told))
         stages[id] = LoadedStage(settings, LoadedRecipe(recipe, file, written), starts_from)
         _check_merge(stages[id], item, problems)
     return [stage for stage in stages.values() if stage is not None]
+
+
+def _folder_of(stage: LoadedStage) -> str:
+    return stage.loaded.recipe.output.folder
 
 
 def _settings(item: Written, problems: list[Problem]) -> tuple[Stage | None, Written]:
@@ -182,13 +193,22 @@ def _check_merge(stage: LoadedStage | None, item: Written, problems: list[Proble
         )
 
 
-def _merged(shared: Written, sections: Written, *, is_start: bool) -> Written:
-    assert isinstance(shared.value, dict)
-    model = shared.value.get("model")
-    if not is_start and model is not None and isinstance(model.value, dict):
-        kept = replace(model, value={key: item for key, item in model.value.items() if key not in OF_THE_START})
-        shared = replace(shared, value={**shared.value, "model": kept})
+def _merged(shared: Written, sections: Written, *, is_start: bool, is_last: bool) -> Written:
+    if not is_start:
+        shared = _without(shared, "model", OF_THE_START)
+    if not is_last:
+        # The result of a chain is its last model, which is what the hub shall receive.
+        shared = _without(shared, "output", ("push_to_hub",))
     return merged(shared, sections)
+
+
+def _without(shared: Written, section: str, keys: Sequence[str]) -> Written:
+    assert isinstance(shared.value, dict)
+    inner = shared.value.get(section)
+    if inner is None or not isinstance(inner.value, dict):
+        return shared
+    kept = replace(inner, value={key: item for key, item in inner.value.items() if key not in keys})
+    return replace(shared, value={**shared.value, section: kept})
 
 
 def _says(sections: Written, section: str, key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from ftk.data.retrieval import Retrieval
 from ftk.objectives.infill import Infill
 from ftk.recipe.schema import Recipe
 
@@ -140,8 +141,11 @@ def _texts(recipe: Recipe) -> Iterator[Violation]:
         )
     if "truncation" in data.model_fields_set and data.truncation != "error":
         yield "data.truncation", "data.truncation: texts are cut into pieces, and none of them is lost. Leave it out"
-    if data.chat_template is not None:
-        yield "data.chat_template", "data.chat_template: plain text has no turns to render. Leave it out"
+    for field in ("chat_template", "template_arguments"):
+        if getattr(data, field):
+            yield f"data.{field}", f"data.{field}: plain text has no turns to render. Leave it out"
+    if recipe.evaluation.bias is not None:
+        yield "evaluation.bias", "evaluation.bias compares answers, and plain text has none. Leave it out"
     if recipe.evaluation.metrics and not isinstance(recipe.task, Infill):
         yield (
             "evaluation.metrics",
@@ -188,6 +192,15 @@ _OF_TEXTS = {
 }
 
 
+def _retrieval(recipe: Recipe) -> Iterator[Violation]:
+    if recipe.task.rows != "conversations" and recipe.data.retrieval != Retrieval():
+        yield (
+            "data.retrieval",
+            f"data.retrieval is of questions with retrieved documents, which task: sft learns from, and task: "
+            f"{recipe.task.name} reads none. Leave it out",
+        )
+
+
 def _evaluation(recipe: Recipe) -> Iterator[Violation]:
     settings = recipe.evaluation
     if not recipe.data.eval:
@@ -220,6 +233,7 @@ _RULES: tuple[Callable[[Recipe], Iterator[Violation]], ...] = (
     _weights,
     _pairs,
     _texts,
+    _retrieval,
     _infill,
     _evaluation,
 )

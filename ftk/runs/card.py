@@ -1,6 +1,8 @@
 """The model card that goes with a tuned model."""
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ftk.runs.summary import figure
 
@@ -12,6 +14,7 @@ def model_card(
     licence: str | None,
     is_adapter: bool,
     data: Sequence[str],
+    template_arguments: Mapping[str, Any],
     recipe_yaml: str,
     before: Mapping[str, float],
     after: Mapping[str, float],
@@ -25,6 +28,7 @@ def model_card(
         licence: the base's licence, None where it does not say.
         is_adapter: whether the weights are an adapter beside the base.
         data: sources of the training rows.
+        template_arguments: what the chat template was given beside the messages.
         recipe_yaml: the resolved recipe.
         before: figures of the base by metric.
         after: figures of the tuned model by metric.
@@ -48,6 +52,11 @@ def model_card(
             "",
             f"- Licence of the base: {licence or 'not stated by the base; look it up before you share this model'}",
             *(f"- Trained on: {source}" for source in data),
+            *(
+                [f"- The chat template was given {json.dumps(dict(template_arguments))}; give it the same when you ask"]
+                if template_arguments
+                else []
+            ),
             "",
             "## Figures",
             "",

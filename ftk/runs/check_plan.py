@@ -19,7 +19,7 @@ from ftk.data.check.row import Family
 from ftk.data.check.scan import Plan, RowCheck, SetCheck
 from ftk.data.check.special_token_leak import SpecialTokenLeak
 from ftk.data.render import Renderer
-from ftk.data.template import template_text
+from ftk.data.template_text import template_text
 from ftk.models.load import load_tokenizer
 from ftk.models.settings import ModelSettings
 from ftk.objectives.sft import Sft
@@ -102,6 +102,7 @@ def plan_of(recipe: Recipe, request: CheckRequest, *, has_model: bool, learns: F
             _row_renderer,
             recipe.model,
             chat_template=recipe.data.chat_template,
+            arguments=recipe.data.template_arguments,
             max_length=max_length,
             truncation=recipe.data.truncation,
             train_on=recipe.task.train_on if isinstance(recipe.task, Sft) else "all",
@@ -114,9 +115,11 @@ def plan_of(recipe: Recipe, request: CheckRequest, *, has_model: bool, learns: F
     return Plan(tuple(row_checks), tuple(set_checks), renderer=renderer)
 
 
-def _row_renderer(model: ModelSettings, *, chat_template: str | None, **settings: Any) -> RowRenderer:
+def _row_renderer(
+    model: ModelSettings, *, chat_template: str | None, arguments: Mapping[str, Any], **settings: Any
+) -> RowRenderer:
     tokenizer = load_tokenizer(model)
-    return RowRenderer(Renderer(tokenizer, template_text(chat_template, tokenizer)), **settings)
+    return RowRenderer(Renderer(tokenizer, template_text(chat_template, tokenizer), arguments), **settings)
 
 
 def _special_tokens(model: ModelSettings) -> list[str]:

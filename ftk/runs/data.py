@@ -13,7 +13,7 @@ from ftk.data.load import read_conversations
 from ftk.data.prepare import PreparationReport, prepare
 from ftk.data.prepare_comparisons import prepare_comparisons
 from ftk.data.prepare_texts import first_pieces
-from ftk.data.render import Renderer, renderer_for
+from ftk.data.render import Renderer
 from ftk.data.settings import Source
 from ftk.data.show import Stretch, stretches
 from ftk.data.statistics import Overlap, Statistics, overlap, statistics
@@ -25,7 +25,7 @@ from ftk.objectives.sft import Sft
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.infilling import infilling_of
-from ftk.runs.training_data import check_overlap, max_length_of, read_text_part
+from ftk.runs.training_data import check_overlap, max_length_of, read_text_part, recipe_renderer, retrieval_of
 from ftk.runs.trust import tell_of_code
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _first(
             texts, tokenizer, num_rows, max_length=max_length, overlap=recipe.data.overlap, infilling=how
         )
         return examples, None, {}
-    renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
+    renderer = recipe_renderer(recipe, tokenizer)
     examples, report, formats = _read(
         recipe, renderer, sources, role="data.train", max_length=max_length, num_rows=num_rows
     )
@@ -140,7 +140,7 @@ def stats(recipe_path: str, overrides: Sequence[str] = ()) -> DataStatistics:
     tokenizer, max_length = _tokenizer(recipe), max_length_of(recipe)
     if isinstance(recipe.task, Cpt | Infill):
         return _text_stats(recipe, tokenizer, max_length)
-    renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
+    renderer = recipe_renderer(recipe, tokenizer)
     train, report, _ = _read(recipe, renderer, recipe.data.train, role="data.train", max_length=_UNBOUND)
     evaluation = None
     if recipe.data.eval:
@@ -192,7 +192,7 @@ def _read(
     cache_folder = default_cache_folder() if num_rows is None else None
     task = recipe.task
     if isinstance(task, Sft):
-        conversations = read_conversations(sources, role=role)
+        conversations = read_conversations(sources, role=role, retrieval=retrieval_of(recipe, role))
         prepared = prepare(
             conversations if num_rows is None else conversations.head(num_rows),
             renderer,
@@ -200,6 +200,7 @@ def _read(
             max_length=max_length,
             prompt_loss_weight=task.prompt_loss_weight,
             train_on=task.train_on,
+            reasoning_weight=task.reasoning_weight,
             cache_folder=cache_folder,
         )
         return *prepared, conversations.formats

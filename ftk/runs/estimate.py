@@ -241,6 +241,10 @@ def _notes(asked: Question) -> tuple[str, ...]:
     notes = []
     if recipe.training.micro_batch_size == "auto":
         notes.append("micro_batch_size: auto takes what fits; the figures are for one row at a time")
+    if recipe.task.rows in ("conversations", "pairs", "unpaired"):
+        notes.append("every token is taken to be learned, and every row to be of full length: the figures are the most")
+    if setup.adapter is not None and setup.adapter.decomposed:
+        notes.append("what DoRA computes of whole weights for the while is left out")
     if recipe.parallel.processes == "auto":
         notes.append("processes: auto takes the GPUs that are there; the figures are for one process")
     if setup.device == "cuda":

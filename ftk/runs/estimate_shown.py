@@ -27,7 +27,7 @@ def print_estimate(name: str, answer: Estimate) -> None:
 
     console = Console(highlight=False)
     for line in _heading(name, answer):
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=True)
     table = Table(box=None, pad_edge=False, show_header=True)
     for title in ("training", "bytes", "share"):
         table.add_column(title, justify="left" if title == "training" else "right")

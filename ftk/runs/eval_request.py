@@ -37,6 +37,7 @@ class EvalRequest:
     revision: str | None = None
     seed: int | None = None
     output: str | None = None
+    bias: str | None = None
 
 
 def recipe_to_evaluate(request: EvalRequest) -> tuple[Recipe, bool]:
@@ -77,6 +78,7 @@ def _overrides(request: EvalRequest) -> list[str]:
         "evaluation.by": request.by,
         "evaluation.max_new_tokens": request.max_new_tokens,
         "evaluation.max_rows": request.max_rows,
+        "evaluation.bias": None if request.bias is None else {"source": request.bias},
         "seed": request.seed,
     }
     written = [f"{path}={json.dumps(value)}" for path, value in values.items() if value is not None]

@@ -14,10 +14,11 @@ from ftk.data.batches import evaluation_batches
 from ftk.data.cache import default_cache_folder
 from ftk.data.comparisons import conversations, read_comparisons
 from ftk.data.holes import text_sources
+from ftk.data.infill_format import find_format
 from ftk.data.infill_prompt import InfillPrompts
 from ftk.data.load import read_conversations
 from ftk.data.prepare import prepare
-from ftk.data.render import Renderer, renderer_for
+from ftk.data.render import Renderer
 from ftk.data.settings import Source
 from ftk.evaluation.score import loss_metrics, objective_metrics
 from ftk.models.load import max_positions
@@ -29,11 +30,12 @@ from ftk.objectives.sft import Sft
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
 from ftk.runs.eval_request import EvalRequest, recipe_to_evaluate
+from ftk.runs.evaluate_besides import Besides
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.infilling import Filler, held_out_holes, infilling_of
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
-from ftk.runs.training_data import max_length_of, read_text_part
+from ftk.runs.training_data import max_length_of, read_text_part, recipe_renderer
 from ftk.runs.trust import tell_of_code
 
 UNBOUND = 2**31 - 1
@@ -90,11 +92,15 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
         return _infilling(recipe, model, start, answers_file, is_bare=is_bare, tell=tell)
     if isinstance(recipe.task, Cpt):
         return _texts(recipe, model, start, tell)
-    renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
+    renderer = recipe_renderer(recipe, model.tokenizer)
     rows = _held_out(recipe, tell, as_trained=request.data is None)
-    examples = _examples(recipe, rows, renderer, _max_length(recipe, model, is_bare=is_bare), tell)
+    max_length = _max_length(recipe, model, is_bare=is_bare)
+    examples = _examples(recipe, rows, renderer, max_length, tell)
+    besides = Besides(recipe, model, renderer, rows, max_length=max_length)
     asked, shown = _questions(recipe, model, renderer, rows, as_trained=request.train_data is None)
     losses = loss_metrics(ScoringModel(model.causal_lm), _batches(examples, model))
+    bias_file = _free_file(request.model, "bias") if besides.has_bias else None
+    losses |= besides.figures(bias_file=bias_file, tell=tell)
     answered = _answers(recipe, model, renderer, asked, shown, tell)
     if answers_file is not None:
         write_answers(answers_file, answered)
@@ -107,9 +113,12 @@ def losses_of(recipe: Recipe, model: ReadyModel, *, tell: Callable[[str], None])
     Raises:
         RecipeError, DataError: the rows are none for this model, such as longer ones than it reads.
     """
+    if isinstance(recipe.task, Infill):
+        # A model that knows no holes is measured left to right alone.
+        return _infilling_losses(recipe, model, as_trained=find_format(model.tokenizer) is not None)[0]
     if isinstance(recipe.task, Cpt):
         return _texts(recipe, model, time.perf_counter(), tell).losses
-    renderer = renderer_for(model.tokenizer, chat_template=recipe.data.chat_template)
+    renderer = recipe_renderer(recipe, model.tokenizer)
     rows = _held_out(recipe, tell, as_trained=True)
     examples = _examples(recipe, rows, renderer, _max_length(recipe, model, is_bare=False), tell)
     return loss_metrics(ScoringModel(model.causal_lm), _batches(examples, model))
@@ -139,27 +148,33 @@ def _infilling(
     max_length = max_length_of(recipe)
     # Found out before the work: a model without infilling tokens cannot fill holes.
     InfillPrompts(model.tokenizer)
-    figures: dict[str, float] = {}
-    texts = text_sources(recipe.data.eval)
-    num_examples = 0
-    if texts:
-        read = partial(
-            read_text_part, recipe, texts, tokenizer=model.tokenizer, role="data.eval", max_length=max_length
-        )
-        how, _ = infilling_of(recipe, model.tokenizer)
-        # Of a model without a recipe nobody knows how its texts would be cut.
-        parts = {"left_to_right_": read()} if is_bare else {"": read(infilling=how), "left_to_right_": read()}
-        scoring = ScoringModel(model.causal_lm)
-        for prefix, part in parts.items():
-            found = objective_metrics(scoring, recipe.task.objective(), _batches(part.examples, model))
-            names = ("loss", "bits_per_byte") if prefix else tuple(found)
-            figures |= {f"{prefix}{name}": found[name] for name in names}
-            num_examples = len(part.examples)
+    # Of a model without a recipe nobody knows how its texts would be cut.
+    figures, num_examples = _infilling_losses(recipe, model, as_trained=not is_bare)
     holes = held_out_holes(recipe, model.tokenizer, max_length=max_length)
     settings = recipe.evaluation
     filler = Filler(model.tokenizer, settings.metrics, settings.max_new_tokens, model.pad_token_id, settings.by, tell)
     answered = (filler.fill(model.causal_lm, holes, answers_file=answers_file),) if holes else ()
     return Evaluation(figures, answered, num_examples or len(holes), time.perf_counter() - start, answers_file)
+
+
+def _infilling_losses(recipe: Recipe, model: ReadyModel, *, as_trained: bool) -> tuple[dict[str, float], int]:
+    """Figures of the held-out texts left to right, and rearranged as in training; and how many pieces they are."""
+    texts = text_sources(recipe.data.eval)
+    if not texts:
+        return {}, 0
+    longest = max_length_of(recipe)
+    read = partial(read_text_part, recipe, texts, tokenizer=model.tokenizer, role="data.eval", max_length=longest)
+    parts = {"left_to_right_": read()}
+    if as_trained:
+        how, _ = infilling_of(recipe, model.tokenizer)
+        parts = {"": read(infilling=how), **parts}
+    scoring = ScoringModel(model.causal_lm)
+    figures: dict[str, float] = {}
+    for prefix, part in parts.items():
+        found = objective_metrics(scoring, recipe.task.objective(), _batches(part.examples, model))
+        names = ("loss", "bits_per_byte") if prefix else tuple(found)
+        figures |= {f"{prefix}{name}": found[name] for name in names}
+    return figures, len(parts["left_to_right_"].examples)
 
 
 def _max_length(recipe: Recipe, model: ReadyModel, *, is_bare: bool) -> int:
@@ -170,7 +185,7 @@ def _max_length(recipe: Recipe, model: ReadyModel, *, is_bare: bool) -> int:
 def _held_out(recipe: Recipe, tell: Callable[[str], None], *, as_trained: bool) -> Sequence[Conversation]:
     """The rows to be measured on. Of the preferences of a run's recipe, its chosen answers."""
     if isinstance(recipe.task, Sft) or not as_trained:
-        return read_conversations(recipe.data.eval, role="data.eval")
+        return read_conversations(recipe.data.eval, role="data.eval", retrieval=recipe.data.retrieval.held_out)
     tell("held-out preferences are measured by their chosen answers; rewards and accuracy are in the run's own report")
     return _chosen(recipe, recipe.data.eval, role="data.eval")
 
@@ -227,7 +242,9 @@ def _questions(
     train_rows: Sequence[Conversation] = []
     if any(settings.shots):
         is_preference = as_trained and isinstance(recipe.task, Preference)
-        read = partial(_chosen, recipe) if is_preference else read_conversations
+        read = (
+            partial(_chosen, recipe) if is_preference else partial(read_conversations, retrieval=recipe.data.retrieval)
+        )
         train_rows = read(recipe.data.train, role="data.train")
     shown = {
         number: pick_shots(train_rows, number, seed=recipe.seed, without=asked) if number else []
@@ -270,7 +287,7 @@ def _answers_file(request: EvalRequest) -> Path:
     Raises:
         RecipeError: nothing can be written there.
     """
-    path = Path(request.output).expanduser() if request.output else _free_file(request.model)
+    path = Path(request.output).expanduser() if request.output else _free_file(request.model, "answers")
     try:
         try_to_write(path)
     except OSError as error:
@@ -278,11 +295,11 @@ def _answers_file(request: EvalRequest) -> Path:
     return path
 
 
-def _free_file(model: str) -> Path:
-    """Where answers go when nothing is said: beside a run's other evaluations, else here; under the next free name."""
+def _free_file(model: str, name: str) -> Path:
+    """Where rows go when nothing is said: beside a run's other evaluations, else here; under the next free name."""
     recipe = recipe_beside(model)
     folder = recipe.parent / "evaluations" if recipe is not None else Path()
     number = 1
-    while (path := folder / f"answers{f'-{number}' if number > 1 else ''}.jsonl").exists():
+    while (path := folder / f"{name}{f'-{number}' if number > 1 else ''}.jsonl").exists():
         number += 1
     return path

@@ -12,6 +12,7 @@ from ftk.data.batches import TrainBatches
 from ftk.data.text_report import TextReport
 from ftk.recipe.load import LoadedRecipe
 from ftk.recipe.schema import Recipe
+from ftk.runs.bias import read_run_bias
 from ftk.runs.environment import environment
 from ftk.runs.folder import RunFolder, choose_folder
 from ftk.runs.measure import Measure, check_questions, sample_answer
@@ -64,6 +65,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False,
     with accelerator.main_process_first():
         data = read_training_data(recipe)
     check_questions(recipe, data)
+    bias = read_run_bias(recipe, data)
     expected = expect_memory(recipe, partial(_worst, loaded, data, accelerator), accelerator, say, force=force)
     start = load_start(recipe, accelerator, new_tokens=data.new_tokens)
     data = with_reference(data, start, recipe, accelerator, say)
@@ -73,7 +75,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False,
     with _run_folder(loaded, accelerator, resume=resume, fresh=fresh) as folder:
         for line in _about(folder, loaded, data, tuned):
             say(line)
-        measure = Measure(recipe, data, tuned, folder, accelerator, say)
+        measure = Measure(recipe, data, tuned, folder, accelerator, say, bias)
         before = measure.before()
         model = spread(tuned.scoring, accelerator, strategy=recipe.parallel.strategy, compile=recipe.training.compile)
         publisher = Publisher(loaded, data, tuned, model, accelerator)

@@ -1,8 +1,8 @@
 """The model of a run, measured: losses while it trains, and everything before and after."""
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -13,7 +13,7 @@ from torch import nn
 from ftk.core.atomic import atomic_write
 from ftk.core.errors import DataError
 from ftk.core.json_values import finite
-from ftk.core.types import Batch
+from ftk.core.types import Batch, Conversation
 from ftk.data.batches import evaluation_batches
 from ftk.evaluation.retention import forgetting, general_text_batches, general_text_bytes
 from ftk.evaluation.score import loss_metrics, objective_metrics
@@ -21,12 +21,14 @@ from ftk.models.load import load_config, max_positions
 from ftk.numerics.likelihood import bits_per_byte, perplexity
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import ask, evaluate_answers, pick_rows, pick_shots
+from ftk.runs.bias import BiasData, measure_bias
 from ftk.runs.folder import RunFolder
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.infilling import Filler
 from ftk.runs.summary import SampleAnswer
 from ftk.runs.training_data import InfillingData, Part, TrainingData
 from ftk.runs.tuned_model import TunedModel
+from ftk.runs.without_context import NO_CONTEXT, named_without_context
 from ftk.train.shard import gathered, is_sharded
 
 if TYPE_CHECKING:
@@ -96,7 +98,9 @@ class Measure:
         folder: RunFolder,
         accelerator: "Accelerator",
         say: Callable[[str], None],
+        bias: BiasData | None = None,
     ) -> None:
+        self._bias = bias
         self._settings = recipe.evaluation
         self._rows = recipe.task.rows
         self._objective = recipe.task.objective(router_loss_weight=tuned.router_loss_weight)
@@ -146,13 +150,16 @@ class Measure:
     def _everything(self, model: nn.Module, when: str, shots: tuple[int, ...], path: Path) -> Figures:
         metrics: dict[str, float] = {}
         sample = None
-        if self._batches:
+        data = self._data.eval
+        if data is not None and self._batches:
             self._say(f"evaluating {when} training")
             metrics |= self.losses(model)
             for number in shots if self._settings.metrics and self._data.infilling is None else ():
-                answered, example = self._answers(when, number)
+                answered, example = self._answers(when, number, data.conversations)
                 metrics |= answered
                 sample = sample or example
+            metrics |= self._without_context(model, when)
+        metrics |= self._bias_figures(model, when)
         if self._data.infilling is not None:
             filled, sample = self._infilling(model, when, self._data.infilling)
             metrics |= filled
@@ -163,16 +170,16 @@ class Measure:
         self._accelerator.wait_for_everyone()
         return figures
 
-    def _answers(self, when: str, num_shots: int) -> tuple[dict[str, float], tuple[str, str, str]]:
+    def _answers(
+        self, when: str, num_shots: int, rows: Sequence[Conversation], *, suffix: str = ""
+    ) -> tuple[dict[str, float], tuple[str, str, str]]:
+        """Figures of the answers to `rows`, with `suffix` behind their names, and the first of them."""
         data = self._data
-        assert data.eval is not None
-        rows = pick_rows(data.eval.conversations, self._settings.max_rows)
+        rows = pick_rows(rows, self._settings.max_rows)
         train_rows = data.train.conversations if num_shots else ()
         shots = pick_shots(train_rows, num_shots, seed=self._seed, without=rows)
-        suffix = f"@{num_shots}" if num_shots else ""
-        # Caches grow by a position a token: compiled layers would be compiled again and again.
-        eagerly = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
-        with self._accelerator.autocast(), eagerly:
+        suffix = f"@{num_shots}" if num_shots else suffix
+        with self._accelerator.autocast(), self._eagerly():
             answered = evaluate_answers(
                 self._tuned.causal_lm,
                 data.renderer,
@@ -191,6 +198,41 @@ class Measure:
         named = {f"{name}{suffix}": value for name, value in answered.metrics.items()}
         return named, (question, first.reference, first.answer)
 
+    def _eagerly(self) -> AbstractContextManager[object]:
+        # Caches grow by a position a token: compiled layers would be compiled again and again.
+        return torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
+
+    def _without_context(self, model: nn.Module, when: str) -> dict[str, float]:
+        """The same figures of rows with retrieved documents, asked without them; empty where there are none."""
+        closed = self._data.closed
+        if closed is None:
+            return {}
+        batches = self._held_out_batches(closed)
+        with self._accelerator.autocast():
+            figures = {"loss": float(loss_metrics(model, batches, self._accelerator)["loss"])}
+        answered: dict[str, float] = {}
+        if self._settings.metrics:
+            answered, _ = self._answers(when, 0, closed.conversations, suffix=NO_CONTEXT)
+        return named_without_context(figures) | answered
+
+    def _bias_figures(self, model: nn.Module, when: str) -> dict[str, float]:
+        if self._bias is None:
+            return {}
+        self._say(f"measuring bias {when} training")
+        with self._accelerator.autocast(), self._eagerly():
+            return measure_bias(
+                self._bias,
+                model,
+                self._tuned.causal_lm,
+                self._data.renderer,
+                tokens_per_batch=forward_tokens(self._accelerator.device),
+                max_new_tokens=self._settings.max_new_tokens,
+                pad_token_id=self._data.pad_token_id,
+                file=self._folder.evaluations / f"bias_{when}.jsonl",
+                accelerator=self._accelerator,
+                tell=self._say,
+            )
+
     def _infilling(
         self, model: nn.Module, when: str, own: InfillingData
     ) -> tuple[dict[str, float], tuple[str, str, str] | None]:
@@ -206,9 +248,7 @@ class Measure:
         filler = Filler(
             data.tokenizer, settings.metrics, settings.max_new_tokens, data.pad_token_id, settings.by, self._say
         )
-        # Caches grow by a position a token: compiled layers would be compiled again and again.
-        eagerly = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
-        with self._accelerator.autocast(), eagerly:
+        with self._accelerator.autocast(), self._eagerly():
             answered = filler.fill(
                 self._tuned.causal_lm,
                 own.holes,

@@ -54,6 +54,7 @@ class Publisher:
                 end_token_ids=self._data.end_token_ids,
                 card=self._card(before or {}, after or {}),
                 chat_template=self._data.chat_template,
+                template_arguments=self._data.template_arguments,
                 state_dict=state_dict,
             )
         self._accelerator.wait_for_everyone()
@@ -66,6 +67,7 @@ class Publisher:
             licence=self._tuned.place.licence,
             is_adapter=not isinstance(recipe.tuning, Full),
             data=[source.source for source in recipe.data.train],
+            template_arguments=self._data.template_arguments,
             recipe_yaml=self._loaded.as_yaml(),
             before=before,
             after=after,

@@ -6,10 +6,12 @@ from typing import Any
 
 from ftk.core.atomic import atomic_write
 from ftk.core.json_values import finite
+from ftk.runs.bias import bias_sentence
 from ftk.runs.falling_chosen import falling_chosen, logged_steps
 from ftk.runs.folder import RunFolder
 from ftk.runs.measure import Figures
 from ftk.runs.summary import comparison
+from ftk.runs.without_context import context_sentence
 from ftk.train.loop import FitResult
 
 
@@ -48,7 +50,8 @@ def sentences(
     if result.stopped_early:
         told.append(f"stopped early after step {result.steps}: the held-out loss no longer falls")
     falling = falling_chosen(before.metrics, after.metrics, logged_steps(folder.path / "metrics.jsonl"))
-    return told + [sentence for sentence in (falling, forgetting) if sentence]
+    said = (context_sentence(after.metrics), bias_sentence(before.metrics, after.metrics), falling, forgetting)
+    return told + [sentence for sentence in said if sentence]
 
 
 def write_report(folder: RunFolder, answer: Mapping[str, Any], told: list[str]) -> None:

@@ -25,7 +25,7 @@ from ftk.runs.summary import figure, print_comparison
 BASE = "base"
 """What the table calls the model that the first stage starts from."""
 FILE, PAGE = "comparison.json", "comparison.md"
-SHOWN = ("loss", "bits_per_byte", "token_accuracy")
+SHOWN = ("loss", "bits_per_byte", "left_to_right_loss", "token_accuracy")
 """Figures of the table; the file has all."""
 
 
@@ -82,14 +82,11 @@ def compare_stages(folder: Path, done: Sequence[Done]) -> Compared | None:
 def _measured(done: Sequence[Done], measured: Sequence[Done]) -> dict[str, dict[str, dict[str, float]]]:
     figures: dict[str, dict[str, dict[str, float]]] = {one.stage.id: {} for one in measured}
     first = done[0].recipe.recipe
-    models: list[tuple[str, ModelSettings, Quantization | None]] = [(BASE, first.model, first.quantization)]
+    base = _as_it_is(first.model, id=first.model.id, revision=first.model.revision)
+    models: list[tuple[str, ModelSettings, Quantization | None]] = [(BASE, base, first.quantization)]
     for one in done:
-        # What the model's positions became is in its own configuration.
-        settings = ModelSettings(
-            id=str(one.folder),
-            **one.recipe.recipe.model.model_dump(include={"dtype", "attention", "trust_remote_code"}),
-        )
-        models.append((one.stage.id, settings, one.recipe.recipe.quantization))
+        own = one.recipe.recipe
+        models.append((one.stage.id, _as_it_is(own.model, id=str(one.folder)), own.quantization))
     for name, settings, quantization in models:
         model = load_ready_model(settings, quantization=quantization)
         for one in measured:
@@ -101,6 +98,12 @@ def _measured(done: Sequence[Done], measured: Sequence[Done]) -> dict[str, dict[
         del model
         gc.collect()
     return figures
+
+
+def _as_it_is(settings: ModelSettings, *, id: str, revision: str | None = None) -> ModelSettings:
+    """A model as its folder has it: a stage that changes how far it reads has left that in its configuration."""
+    kept = settings.model_dump(include={"dtype", "attention", "trust_remote_code"})
+    return ModelSettings(id=id, revision=revision, **kept)
 
 
 def print_compared(compared: Compared) -> None:
@@ -119,7 +122,8 @@ def _forgotten(done: Sequence[Done], figures: Mapping[str, Mapping[str, Mapping[
     last = done[-1].stage.id
     told = []
     for one in done[:-1]:
-        losses = {model: metrics["loss"] for model, metrics in figures.get(one.stage.id, {}).items()}
+        by_model = figures.get(one.stage.id, {})
+        losses = {model: metrics["loss"] for model, metrics in by_model.items() if "loss" in metrics}
         if not {one.stage.id, last} <= set(losses):
             continue
         rise = losses[last] - losses[one.stage.id]
@@ -134,7 +138,11 @@ def _forgotten(done: Sequence[Done], figures: Mapping[str, Mapping[str, Mapping[
 
 def _key(done: Sequence[Done]) -> str:
     """What the figures depend on: the models, and the rows that they are measured on."""
-    parts = [[one.stage.id, str(one.folder), made(one.folder), one.recipe.resolved()["data"]] for one in done]
+    parts = []
+    for one in done:
+        recipe = one.recipe.resolved()
+        rows = [recipe[section] for section in ("model", "task", "data", "seed")]
+        parts.append([one.stage.id, str(one.folder), made(one.folder), rows])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

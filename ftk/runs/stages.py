@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from ftk.core.atomic import atomic_write
 from ftk.core.errors import RecipeError, SetupError
 from ftk.core.tell import tell
+from ftk.data.source import reader_of
+from ftk.data.texts import read_texts
 from ftk.recipe.stages import LoadedChain, LoadedStage
 from ftk.runs.stage_done import Done
 from ftk.runs.stage_state import Standing, State, choose_chain_folder, standing
@@ -26,6 +30,7 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
 
     Raises:
         RecipeError: a folder cannot be written, or `resume` insists where a stage differs or nothing is left to do.
+        DataError: the data of a stage is not there.
         SetupError: a launcher has made this process one of a group.
     """
     if is_in_group():
@@ -34,11 +39,12 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
             "it without torchrun or srun, with --processes; over several machines run each stage by itself: "
             f"ftk recipe show {chain.file} --stage ID > stage.yaml"
         )
+    for stage in chain.stages:
+        _require_data(stage)
     folder, note = choose_chain_folder(Path(chain.folder).expanduser(), resume=resume, fresh=fresh)
     state = State(folder)
-    for line in (note, *(f"advice {line}" for line in chain.advice)):
-        if line:
-            tell(line)
+    if note is not None:
+        tell(note)
     done: dict[str, Done] = {}
     for number, stage in enumerate(chain.stages, start=1):
         label = f"stage {number} of {len(chain.stages)}, {stage.id}"
@@ -46,6 +52,17 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
     if resume and all(one.status == "skipped" for one in done.values()):
         raise RecipeError(f"the chain in {folder} is finished. Leave --resume out", place=str(folder))
     return _finish(chain, folder, list(done.values()))
+
+
+def _require_data(stage: LoadedStage) -> None:
+    """Find out before the first stage trains what a later one would miss."""
+    recipe = stage.loaded.recipe
+    for role, sources in (("data.train", recipe.data.train), ("data.eval", recipe.data.eval)):
+        if recipe.task.rows == "texts":
+            read_texts(sources, role=role)
+        else:
+            for source in sources:
+                reader_of(source)
 
 
 def _stage(
@@ -118,6 +135,9 @@ def _merge(done: Done, label: str) -> None:
         trust_remote_code=done.recipe.recipe.model.trust_remote_code,
         tell=tell,
     )
+    # The stage trains in another process, which needs the accelerator's memory.
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def _finish(chain: LoadedChain, folder: Path, done: list[Done]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 PERCENT = re.compile(
-    r"(exact_match|exact_match_squad|infilling_\w+|edit_similarity|f1|rouge_l|json_\w+|token_accuracy|preference_accuracy)\b"
+    r"(exact_match|exact_match_squad|infilling_\w+|edit_similarity|f1|rouge_l|json_\w+|token_accuracy"
+    r"|preference_accuracy|bias_answers_differ)\b"
 )
 
 
@@ -26,7 +27,7 @@ def comparison(before: Mapping[str, float], after: Mapping[str, float]) -> list[
     """
     shots = sorted({int(name.rsplit("@", 1)[1]) for name in before if re.search(r"@\d+$", name)})
     heading = ("metric", "before", *(f"before, {count} examples in the prompt" for count in shots), "after")
-    names = [name for name in after if "@" not in name]
+    names = [name for name in after if not re.search(r"@\d+$", name)]
     rows = [heading]
     for name in names:
         with_shots = (figure(name, before.get(f"{name}@{count}")) for count in shots)

@@ -1,14 +1,15 @@
 """What a run is trained and measured on: rows read, rendered and cut, before anything is written or loaded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftk.core.errors import RecipeError
 from ftk.core.types import Conversation, Examples
 from ftk.data.cache import default_cache_folder
 from ftk.data.comparisons import conversations, read_comparisons
+from ftk.data.formats.context_question_answer import NAME as CONTEXT_QUESTION_ANSWER
 from ftk.data.holes import Hole, text_sources
 from ftk.data.infill import Infilling
 from ftk.data.infill_format import InfillFormat
@@ -17,7 +18,8 @@ from ftk.data.prepare import PreparationReport, prepare
 from ftk.data.prepare_comparisons import prepare_comparisons
 from ftk.data.prepare_texts import prepare_texts
 from ftk.data.render import Renderer, renderer_for
-from ftk.data.settings import Source
+from ftk.data.retrieval import Retrieval
+from ftk.data.settings import DataSettings, Source
 from ftk.data.text_report import TextReport
 from ftk.data.texts import read_texts
 from ftk.models.load import load_config, load_tokenizer, max_positions
@@ -27,6 +29,7 @@ from ftk.objectives.sft import Sft
 from ftk.recipe.schema import Recipe
 from ftk.runs.infilling import added_line, held_out_holes, infilling_of
 from ftk.runs.tuned_model import NewTokens
+from ftk.runs.without_context import rows_without_context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,6 +76,8 @@ class TrainingData:
     eval: Part | None
     infilling: InfillingData | None = None
     """What infilling needs besides; None for another task."""
+    closed: Part | None = None
+    """Held-out rows with retrieved documents, without them; None where there are none, or they are not asked for."""
 
     @property
     def renderer(self) -> Renderer:
@@ -100,6 +105,11 @@ class TrainingData:
     def chat_template(self) -> str | None:
         """The template that rendered the rows; None keeps the model's own, if it has one."""
         return None if self.conversing is None else self.conversing.template.text
+
+    @property
+    def template_arguments(self) -> Mapping[str, Any]:
+        """What the template was given beside the messages."""
+        return {} if self.conversing is None else self.conversing.template.arguments
 
     @property
     def pad_token_id(self) -> int:
@@ -131,11 +141,28 @@ def read_training_data(recipe: Recipe) -> TrainingData:
         train = read_text(recipe.data.train, role="data.train")
         held_out = read_text(recipe.data.eval, role="data.eval") if recipe.data.eval else None
         return TrainingData(tokenizer, None, max_length, train, held_out)
-    renderer = renderer_for(tokenizer, chat_template=recipe.data.chat_template)
+    renderer = recipe_renderer(recipe, tokenizer)
     read = partial(read_part, recipe, renderer=renderer, max_length=max_length)
     train = read(recipe.data.train, role="data.train")
     held_out = read(recipe.data.eval, role="data.eval") if recipe.data.eval else None
-    return TrainingData(tokenizer, renderer, max_length, train, held_out)
+    check_retrieval(recipe, [train, *([held_out] if held_out else [])])
+    closed = _without_context(recipe, held_out, renderer=renderer, max_length=max_length)
+    return TrainingData(tokenizer, renderer, max_length, train, held_out, closed=closed)
+
+
+def retrieval_of(recipe: Recipe, role: str) -> Retrieval:
+    """How retrieved documents are shown in rows of `role`."""
+    return recipe.data.retrieval if role == "data.train" else recipe.data.retrieval.held_out
+
+
+def recipe_renderer(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> Renderer:
+    """What renders the rows of a recipe.
+
+    Raises:
+        DataError: there is no such template, or it cannot be used.
+    """
+    data = recipe.data
+    return renderer_for(tokenizer, chat_template=data.chat_template, arguments=data.template_arguments)
 
 
 def _read_infill(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TrainingData:
@@ -199,22 +226,58 @@ def read_part(recipe: Recipe, sources: Sequence[Source], *, renderer: Renderer, 
     """
     task, cache_folder = recipe.task, default_cache_folder()
     if isinstance(task, Sft):
-        rows = read_conversations(sources, role=role)
-        examples, report = prepare(
-            rows,
-            renderer,
-            settings=recipe.data,
-            max_length=max_length,
-            prompt_loss_weight=task.prompt_loss_weight,
-            train_on=task.train_on,
-            cache_folder=cache_folder,
-        )
-        return Part(examples, report, lambda: rows)
+        rows = read_conversations(sources, role=role, retrieval=retrieval_of(recipe, role))
+        return _rendered(recipe.data, task, rows, renderer=renderer, max_length=max_length)
     comparisons = read_comparisons(sources, role=role, unpaired=task.rows == "unpaired")
     examples, report = prepare_comparisons(
         comparisons, renderer, settings=recipe.data, max_length=max_length, cache_folder=cache_folder
     )
     return Part(examples, report, lambda: conversations(comparisons))
+
+
+def _rendered(
+    settings: DataSettings, task: Sft, rows: Sequence[Conversation], *, renderer: Renderer, max_length: int
+) -> Part:
+    examples, report = prepare(
+        rows,
+        renderer,
+        settings=settings,
+        max_length=max_length,
+        prompt_loss_weight=task.prompt_loss_weight,
+        train_on=task.train_on,
+        reasoning_weight=task.reasoning_weight,
+        cache_folder=default_cache_folder(),
+    )
+    return Part(examples, report, lambda: rows)
+
+
+def _without_context(recipe: Recipe, held_out: Part | None, *, renderer: Renderer, max_length: int) -> Part | None:
+    """The held-out rows that have documents, without them."""
+    task = recipe.task
+    if held_out is None or not recipe.evaluation.without_context or not isinstance(task, Sft):
+        return None
+    if not _has_documents(held_out):
+        return None
+    rows = rows_without_context(held_out.conversations)
+    return _rendered(recipe.data, task, rows, renderer=renderer, max_length=max_length)
+
+
+def _has_documents(part: Part) -> bool:
+    report = part.report
+    return isinstance(report, PreparationReport) and any(one.format == CONTEXT_QUESTION_ANSWER for one in report.taken)
+
+
+def check_retrieval(recipe: Recipe, parts: Sequence[Part]) -> None:
+    """
+    Raises:
+        RecipeError: the recipe says how retrieved documents are shown, and no row has any.
+    """
+    if recipe.data.retrieval != Retrieval() and not any(map(_has_documents, parts)):
+        raise RecipeError(
+            f"no source is of format {CONTEXT_QUESTION_ANSWER}, the rows of which have documents, so it does nothing. "
+            "Leave it out, or say which column is which (columns: {context: ..., question: ..., answer: ...})",
+            place="data.retrieval",
+        )
 
 
 def max_length_of(recipe: Recipe) -> int:

@@ -1,5 +1,6 @@
 """The model of a run: loaded and quantized where asked, then wrapped so that the chosen weights move."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ftk.models.scoring import ScoringModel
 from ftk.models.vocabulary import grow_vocabulary
 from ftk.recipe.schema import Recipe
 from ftk.train.precision import FROZEN_DTYPES, resolve_precision, store_trained_in_float32
+from ftk.tuning.beside import trained_whole
 from ftk.tuning.full import Full
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class TunedModel:
     num_trained: int
     router_loss_weight: float
     """What the model's own configuration asks for, in which a mixture of experts may be balanced."""
+    beside: tuple[str, ...] = ()
+    """Modules that are trained whole beside adapters."""
 
     @property
     def causal_lm(self) -> Any:
@@ -40,6 +44,10 @@ class TunedModel:
         """What a person should know of the model; `packs` tells whether rows will hold several documents."""
         counts = f"{self.num_parameters:,} parameters, {self.num_trained:,} trained"
         lines = [f"model  {self.place.name}: {counts} ({self.num_trained / self.num_parameters:.2%})"]
+        if self.beside:
+            ends = Counter(name.rsplit(".", 1)[-1] for name in self.beside)
+            listed = ", ".join(f"{num} {name}" if num > 1 else name for name, num in ends.items())
+            lines.append(f"model  trained whole beside the adapters: {listed}")
         notes = (self.scoring.head_note, self.scoring.packing_note if packs else None, self.scoring.tree_note)
         return lines + [f"model  {note}" for note in notes if note is not None]
 
@@ -122,6 +130,7 @@ def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> Tuned
         num_parameters=sum(_count(parameter) for parameter in parameters),
         num_trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         router_loss_weight=own_weight,
+        beside=tuple(trained_whole(model)),
     )
 
 

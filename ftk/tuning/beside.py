@@ -44,6 +44,16 @@ def modules_beside(model: Any, also: Sequence[Also]) -> list[str]:
     return [*(names[module] for module in chosen), *(norms if "norms" in also else ())]
 
 
+def trained_whole(model: nn.Module) -> list[str]:
+    """Full names, as the base has them, of the modules of which a model's adapter holds copies."""
+    names = {
+        name.partition(COPIES)[0].removeprefix("base_model.model.")
+        for name, _ in model.named_parameters(remove_duplicate=False)
+        if COPIES in name
+    }
+    return sorted(names)
+
+
 def is_tied(model: Any) -> bool:
     """Whether the head's weight is the embedding's."""
     head = model.get_output_embeddings()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ftk.core.errors import RecipeError
-from ftk.tuning.beside import tie_copies
+from ftk.tuning.beside import tie_copies, trained_whole
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -53,7 +53,7 @@ def continue_lora(
     if modules is not None and modules != set(layers):
         shown = ", ".join(sorted({layer.rsplit(".", 1)[-1] for layer in layers}))
         raise _settled("tuning.target_modules", f"{len(modules)} modules", f"{len(layers)} ({shown})")
-    own_beside = _trained_whole(model)
+    own_beside = set(trained_whole(model))
     if beside is not None and beside != own_beside:
         raise _settled("tuning.also", _listed(beside), _listed(own_beside))
     tie_copies(model.base_model.model)
@@ -64,13 +64,6 @@ def continue_lora(
     config.inference_mode = False
     model.set_adapter(name)
     return model
-
-
-def _trained_whole(model: "PeftModel") -> set[str]:
-    """Full names of the base's modules of which the adapter brings copies."""
-    from peft.utils.other import ModulesToSaveWrapper
-
-    return {name for name, module in model.base_model.model.named_modules() if isinstance(module, ModulesToSaveWrapper)}
 
 
 def _listed(modules: set[str]) -> str:

@@ -29,6 +29,7 @@ def test_trained_resumed_evaluated_continued_and_merged(recipe_file: Path, tmp_p
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run = ftk_json("train", recipe_file, *ALSO, "--output", whole)
     assert run["exit_code"] == 0, run["stderr"]
+    assert "trained whole beside the adapters: lm_head, embed_tokens, 2 input_layernorm, 2 post" in run["stderr"]
     assert {(row["learning_rate"], row["also_learning_rate"]) for row in rows(whole)} == {(0.01, 0.001)}
     names = {name.removeprefix("base_model.model.") for name in weights(whole) if ".lora_" not in name}
     assert {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"} <= names

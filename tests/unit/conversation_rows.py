@@ -50,6 +50,7 @@ HOLD = {
     "sharegpt": [ONE, SYSTEM, TURNS, UNLEARNED],
     "alpaca": [ONE, SYSTEM],
     "prompt_completion": [ONE, SYSTEM, UNLEARNED, CALLS],
+    "context_question_answer": [ONE],
     "question_answer": [ONE],
     "gemini": [ONE, SYSTEM, TURNS, CALLS],
 }

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ftk.core.errors import DataError, RecipeError
 from ftk.core.types import Conversation
 from ftk.data.render import Renderer
-from ftk.data.template import template_text
+from ftk.data.template_text import template_text
 from ftk.evaluation.answers import averages, check_metrics, groups_by, judge
 from ftk.evaluation.metrics.custom import CustomMetric
 from ftk.evaluation.metrics.exact_match import ExactMatch

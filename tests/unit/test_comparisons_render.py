@@ -13,7 +13,7 @@ from ftk.core.types import Comparison
 from ftk.data.branches import render_branches
 from ftk.data.render import Renderer, renderer_for
 from ftk.data.show import coloured, parts, plain, stretches
-from ftk.data.template import shipped_templates
+from ftk.data.template_text import shipped_templates
 
 
 @pytest.mark.parametrize("name", shipped_templates())

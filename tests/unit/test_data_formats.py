@@ -28,6 +28,10 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"prompt": "q", "completion": "a"},
         {"prompt": [USER_ASSISTANT[0]], "completion": [USER_ASSISTANT[1]]},
     ],
+    "context_question_answer": [
+        {"context": "", "question": "q", "answer": "a"},
+        {"context": [], "question": "q", "answer": "a"},
+    ],
     "question_answer": [{"question": "q", "answer": "a"}],
     "gemini": [{"contents": [{"role": "user", "parts": [{"text": "q"}]}, {"role": "model", "parts": [{"text": "a"}]}]}],
 }

@@ -13,6 +13,7 @@ from ftk.core.config import ByName, OneOrMore, Section
 from ftk.core.interval import Interval
 from ftk.recipe.json_schema import recipe_schema
 from ftk.recipe.load import load_recipe
+from ftk.recipe.load_stages import load_stages
 from ftk.recipe.merge_file import KEYS, METHODS
 from ftk.recipe.merge_reference import merge_page
 from ftk.recipe.moe_file import EXPERT_KEYS
@@ -21,6 +22,7 @@ from ftk.recipe.reference import reference_page
 from ftk.recipe.schema import Recipe
 from ftk.recipe.shapes import fields, nearest
 from ftk.recipe.shipped import SCHEMA_FILE, shipped_folder, shipped_recipes
+from ftk.recipe.stages import LoadedChain
 from ftk.runs.recipes import copy_recipe
 
 REPOSITORY = Path(__file__).parents[2]
@@ -67,7 +69,7 @@ def test_every_key_of_a_merge_is_on_its_page():
 def test_schema_takes_words_lists_and_extends():
     schema = recipe_schema()
     properties, definitions = schema["properties"], schema["$defs"]
-    assert {"extends", *Recipe.model_fields} == set(properties)
+    assert {"extends", "stages", *Recipe.model_fields} == set(properties)
     assert {"type": "string", "enum": ["full", "lora"]} in properties["tuning"]["anyOf"]
     assert {"type": "null"} in properties["quantization"]["anyOf"]
     assert "A hub id" in definitions["ModelSettings"]["anyOf"][0]["description"]
@@ -76,17 +78,18 @@ def test_schema_takes_words_lists_and_extends():
     assert any("pattern" in choice for choice in metrics[0]["anyOf"])
     words = [choice["enum"] for choice in metrics[0]["anyOf"] if "enum" in choice]
     assert "exact_match" in words[0]
-    assert schema["anyOf"] == [{"required": ["model", "data"]}, {"required": ["extends"]}]
+    assert schema["anyOf"] == [{"required": [*key]} for key in (("model", "data"), ("extends",), ("stages",))]
 
 
 @pytest.mark.parametrize("recipe", shipped_recipes(), ids=lambda recipe: recipe.name)
 def test_shipped_recipe_is_valid_and_says_what_it_needs(recipe):
     text = recipe.path.read_text()
     assert text.splitlines()[0] == f"# yaml-language-server: $schema={SCHEMA_FILE}"
-    loaded = load_recipe(str(recipe.path), environment={})
+    loaded = load_stages(str(recipe.path), environment={})
+    recipes = [stage.loaded for stage in loaded.stages] if isinstance(loaded, LoadedChain) else [loaded]
     # A copied file stands alone, or brings along what it extends.
     assert yaml.safe_load(text).get("extends") in (None, "preference_dpo.yaml")
-    assert loaded.recipe.data.eval
+    assert all(one.recipe.data.eval for one in recipes)
     assert "GPU" in text.split("\nmodel:")[0]
     assert recipe.line.endswith(".")
 

@@ -6,7 +6,7 @@ from data_stand_in import CHAT_TOKENS, assistant, byte_tokenizer, conversation, 
 
 from ftk.core.errors import DataError
 from ftk.data.render import Rendered, Renderer, renderer_for
-from ftk.data.template import SHIPPED_FOLDER, shipped_templates
+from ftk.data.template_text import SHIPPED_FOLDER, shipped_templates
 
 CHATML = (SHIPPED_FOLDER / "chatml.jinja").read_text()
 UNMARKED = CHATML.replace("{%- generation %}", "").replace("{%- endgeneration %}", "")

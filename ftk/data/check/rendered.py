@@ -9,7 +9,8 @@ from ftk.core.types import Conversation
 from ftk.data.check.finding import Remark, Severity
 from ftk.data.check.row import CheckedRow, Rendering
 from ftk.data.render import Rendered as RenderedTokens
-from ftk.data.render import Renderer, TrainOn
+from ftk.data.render import Renderer
+from ftk.data.train_on import TrainOn
 from ftk.data.truncate import Truncation, loses_end
 
 TEMPLATE_FAILURE = "template_failure"

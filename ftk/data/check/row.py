@@ -11,6 +11,8 @@ from ftk.data.formats import FORMATS, PREFERENCE_FORMATS, format_named, format_o
 from ftk.data.formats.format import Format, FormatError, Reading
 from ftk.data.formats.judgement import Judgement
 from ftk.data.source import SourceRow
+from ftk.data.system_message import SystemMessage, with_system
+from ftk.data.tool_calls import tool_fault
 
 Family = Literal["conversations", "preferences", "texts"]
 TEXT_COLUMN = "text"
@@ -114,7 +116,7 @@ def _unknown_columns(row: SourceRow) -> DataError:
 class RowReader:
     """Reads rows of one format."""
 
-    def __init__(self, family: Family, format: str, *, system: str | None) -> None:
+    def __init__(self, family: Family, format: str, *, system: SystemMessage | None) -> None:
         self._family, self._system = family, system
         self._format: Format[Any] | None = None
         if family == "conversations":
@@ -173,8 +175,11 @@ def _with_text(message: Any) -> Any:
     return {**message, "content": ""} if set(message) == {"role"} else message
 
 
-def _told(row: SourceRow, reading: Reading, system: str | None) -> CheckedRow:
-    messages = _with_system(reading.messages, system)
+def _told(row: SourceRow, reading: Reading, system: SystemMessage | None) -> CheckedRow:
+    messages = with_system(reading.messages, system)
+    fault = tool_fault(messages, reading.tools)
+    if fault is not None:
+        return CheckedRow(row.number, row.name, fault=fault)
     turns = tuple([Turn(message["role"], _text(message)) for message in messages])
     last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=len(turns))
     prompt = _joined(turns[:last])
@@ -193,9 +198,9 @@ def _told(row: SourceRow, reading: Reading, system: str | None) -> CheckedRow:
     )
 
 
-def _judged(row: SourceRow, judgement: Judgement, system: str | None) -> CheckedRow:
+def _judged(row: SourceRow, judgement: Judgement, system: SystemMessage | None) -> CheckedRow:
     answers = sorted(judgement.answers, key=lambda one: -one.rating)
-    asked = _with_system(answers[0].prompt, system)
+    asked = with_system(answers[0].prompt, system)
     turns = [Turn(message["role"], _text(message)) for message in asked]
     prompt = _joined(turns)
     completions = ["\n".join(map(_text, one.completion)) for one in answers]
@@ -217,15 +222,9 @@ def _judged(row: SourceRow, judgement: Judgement, system: str | None) -> Checked
         question=question,
         verdict=verdict,
         label=label,
-        conversations=tuple((*_with_system(one.prompt, system), *one.completion) for one in answers),
+        conversations=tuple((*with_system(one.prompt, system), *one.completion) for one in answers),
         tools=tuple(judgement.tools),
     )
-
-
-def _with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
-    if system is None or (messages and messages[0]["role"] == "system"):
-        return list(messages)
-    return [{"role": "system", "content": system}, *messages]
 
 
 def _text(message: Message) -> str:

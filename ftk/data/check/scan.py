@@ -22,6 +22,7 @@ from ftk.data.check.finding import Places, Remark, Remarked, Tally
 from ftk.data.check.row import UNREADABLE, CheckedRow, Family, RowReader
 from ftk.data.settings import Source
 from ftk.data.source import SourceRow
+from ftk.data.system_message import SystemMessage
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -60,7 +61,7 @@ class Chunk(NamedTuple):
 
     family: Family
     format: str
-    system: str | None
+    system: SystemMessage | None
     rows: list[SourceRow]
 
 

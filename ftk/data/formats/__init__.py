@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ftk.data.formats.alpaca import ALPACA
+from ftk.data.formats.context_question_answer import CONTEXT_QUESTION_ANSWER
 from ftk.data.formats.format import Format, Reading, ReadingT
 from ftk.data.formats.function import function_format, judging_function_format
 from ftk.data.formats.gemini import GEMINI
@@ -21,7 +22,7 @@ from ftk.data.formats.unpaired import UNPAIRED
 FORMATS: dict[str, Format[Reading]] = {
     # In the order in which `auto` tries them.
     one.name: one
-    for one in (MESSAGES, SHAREGPT, ALPACA, PROMPT_COMPLETION, QUESTION_ANSWER, GEMINI)
+    for one in (MESSAGES, SHAREGPT, ALPACA, PROMPT_COMPLETION, CONTEXT_QUESTION_ANSWER, QUESTION_ANSWER, GEMINI)
 }
 PREFERENCE_FORMATS: dict[str, Format[Judgement]] = {
     # In the order in which `auto` tries them: sets of pairs carry other columns beside them.

@@ -6,6 +6,8 @@ from typing import Any
 
 from ftk.core.types import Message
 from ftk.data.formats.format import Format, FormatError, Reading, Row, Writer, text
+from ftk.data.formats.reasoning import NAMES, REASONING, is_reasoning, read_reasoning
+from ftk.data.turn_marks import read_marks
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
@@ -16,7 +18,7 @@ def read(row: Row) -> Reading:
 
 
 def write(reading: Reading) -> dict[str, Any]:
-    """Arguments of calls become JSON text, and an answer that is not learned gets `weight: 0`, as OpenAI has them."""
+    """Arguments of calls become JSON text, and marks of answers a `weight`: 0 is not learned, as OpenAI has them."""
     return {"messages": write_messages(reading.messages), **({"tools": reading.tools} if reading.tools else {})}
 
 
@@ -84,20 +86,50 @@ def _message(value: Any, number: int) -> Message:
     if not isinstance(value, Mapping) or value.get("role") not in ROLES:
         role = value.get("role") if isinstance(value, Mapping) else value
         raise FormatError(f"message {number}: the role is {role!r}, expected one of {', '.join(ROLES)}")
-    message: Message = {key: item for key, item in without_none(value).items() if key not in ("weight", "content")}
+    left = ("weight", "train", "content", *NAMES)
+    message: Message = {key: item for key, item in without_none(value).items() if key not in left}
     message["role"] = ROLES[value["role"]]
     calls = read_calls(message.pop("tool_calls", None), number)
     if calls:
         message["tool_calls"] = calls
     content = value.get("content")
     message["content"] = "" if content is None and calls else _content(content, number)
-    if value.get("weight") == 0:  # OpenAI's way to say that an answer is shown and not learned
-        message["train"] = False
-    return message
+    return {**message, **_reasoning(value, number), **read_marks_of(value, message["role"], number)}
+
+
+def read_marks_of(value: Mapping[str, Any], role: str, number: int) -> Message:
+    """What message `number` says of being learned: `train` and `weight`, as messages keep them.
+
+    Raises:
+        FormatError: it says no such thing, or says it of what is no answer.
+    """
+    try:
+        marks = read_marks(value)
+    except ValueError as error:
+        raise FormatError(f"message {number}: {error}") from error
+    if role == "assistant":
+        return marks
+    if marks.get("train"):
+        raise FormatError(
+            f"message {number}: it is of {role} and is marked as learned; answers alone are. Take its train or weight "
+            "out (task.prompt_loss_weight says what prompts weigh)"
+        )
+    return {}
+
+
+def _reasoning(value: Mapping[str, Any], number: int) -> Message:
+    try:
+        reasoning = read_reasoning(value)
+    except ValueError as error:
+        raise FormatError(f"message {number}: {error}") from error
+    if reasoning is not None and value["role"] != "assistant":
+        raise FormatError(f"message {number}: it is of {value['role']} and has reasoning, which answers alone have")
+    return {} if reasoning is None else {REASONING: reasoning}
 
 
 def _content(content: Any, number: int) -> str:
     if isinstance(content, Sequence) and not isinstance(content, str):
+        content = [part for part in content if not is_reasoning(part)]
         kinds = [part.get("type") if isinstance(part, Mapping) else None for part in content]
         if any(kind != "text" for kind in kinds):
             raise FormatError(f"message {number}: content has a part of type {kinds}, expected text alone")
@@ -121,8 +153,8 @@ def _written(message: Message) -> dict[str, Any]:
     if "tool_calls" in message:
         written["content"] = message["content"] or None
         written["tool_calls"] = [_written_call(call) for call in message["tool_calls"]]
-    if message.get("train") is False:
-        written["weight"] = 0
+    if "train" in message:
+        written["weight"] = message.get("weight", 1) if message["train"] else 0
     return written
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ftk.core.types import Message
 from ftk.data.formats.format import Format, FormatError, Reading, Row, Writer, said, text
-from ftk.data.formats.messages import from_json, read_calls, read_messages, read_tools
+from ftk.data.formats.messages import from_json, read_calls, read_marks_of, read_messages, read_tools
 
 ROLES = {
     "system": "system",
@@ -61,7 +61,7 @@ def _turn(message: Message, number: int) -> dict[str, Any]:
         calls = [call["function"] for call in message["tool_calls"]]
         value = json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False)
         turn = {"from": "function_call", "value": value}
-    return {**turn, "weight": 0} if message.get("train") is False else turn
+    return {**turn, "weight": message.get("weight", 1) if message["train"] else 0} if "train" in message else turn
 
 
 def _message(turn: Any, number: int) -> Message:
@@ -72,9 +72,7 @@ def _message(turn: Any, number: int) -> Message:
     message: Message = {"role": ROLES[turn["from"]], "content": value}
     if turn["from"] == "function_call":
         message = {"role": "assistant", "content": "", "tool_calls": read_calls(value, number)}
-    if turn.get("weight") == 0:
-        message["train"] = False
-    return message
+    return {**message, **read_marks_of(turn, message["role"], number)}
 
 
 SHAREGPT = Format(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftk.core.errors import RecipeError
-from ftk.data.template import SHIPPED_FOLDER, shipped_templates
+from ftk.data.template_text import SHIPPED_FOLDER, shipped_templates
 from ftk.runs.merging.companions import TOKENIZER_CONFIG
 
 TEMPLATE = "chat_template.jinja"

@@ -1,0 +1,139 @@
+"""`ftk estimate-memory` as its users call it: recipes, models, bare counts, and what is wrong with them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftk.cli.estimate_memory import command
+from ftk.core.errors import FtkError, ModelError, RecipeError
+from ftk.memory.estimate import Estimate
+from ftk.runs.asked import Flags, ask
+from ftk.runs.estimate import estimate
+
+
+def answered(*words: str, **flags: Any) -> Estimate:
+    return estimate(ask(words, Flags(**flags)))
+
+
+def test_json_has_the_names_that_scripts_rely_on(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = command(["recipes/quickstart.yaml"])
+    assert answer is not None
+    assert json.loads(json.dumps(answer)) == answer
+    assert {"parameters", "trainable_parameters", "inference", "training", "per_device", "rule_of_thumb", "method"} <= {
+        *answer
+    }
+    assert {*answer["inference"]} == {"weights_bytes", "kv_cache_bytes", "total_bytes"}  # type: ignore[misc]
+    kinds = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
+    training: Any = answer["training"]
+    assert training["total_bytes"] == sum(training[f"{kind}_bytes"] for kind in kinds)
+    assert answer["method"] == "analytic"
+    shown = capsys.readouterr().out
+    assert "1,722,048 parameters" in shown
+    assert "The peak comes in" in shown
+
+
+def test_65b_trains_in_four_bits_on_one_gpu_of_48_gb() -> None:
+    # Source: Dettmers et al. 2023 (arXiv:2305.14314), abstract.
+    answer = answered(
+        model="huggyllama/llama-65b", tuning="qlora", checkpointing=True, sequence_length="512", batch_size="1"
+    )
+    assert answer.parameters - answer.trainable_parameters == 65_285_660_672
+    assert answer.per_device.bytes.total < 48e9
+    plain = answered(model="huggyllama/llama-65b", tuning="lora", checkpointing=True, sequence_length="512")
+    assert plain.per_device.bytes.total > 130e9
+
+
+def test_a_bare_count_is_answered_by_the_rule_of_thumb(capsys: pytest.CaptureFixture[str]) -> None:
+    answer: Any = command(params="13B")
+    assert answer["method"] == "rule_of_thumb"
+    assert answer["inference"]["weights_bytes"] == 26e9
+    assert answer["inference"]["total_bytes"] == 31.2e9
+    assert answer["training"]["gradients_bytes"] + answer["training"]["optimizer_bytes"] == 78e9
+    assert "parameters x 2 bytes x 1.2 = 31.2 GB" in capsys.readouterr().out
+
+
+def test_lengths_default_to_2048_or_to_the_positions() -> None:
+    assert ask((), Flags(model="meta-llama/Llama-3.1-8B")).setup.length == 2048
+    assert ask((), Flags(model="ftk://tiny")).setup.length == 1024
+
+
+def test_what_costs_memory_moves_the_answer() -> None:
+    def total(**flags: Any) -> int:
+        return answered(model="Qwen/Qwen2.5-0.5B", **flags).per_device.bytes.total
+
+    plain = total()
+    assert total(checkpointing=True) < plain < total(batch_size="4")
+    assert total(sequence_length="512") < plain < total(tuning="full")
+    assert total(tuning="qlora") < plain
+    assert total(tuning="full", optimizer="sgd") < total(tuning="full", optimizer="momentum") < total(tuning="full")
+    assert total(dtype="fp32") > plain
+
+
+def test_strategies_divide_more_and_more() -> None:
+    def held(strategy: str) -> Estimate:
+        return answered(model="Qwen/Qwen2.5-1.5B", tuning="full", processes="4", strategy=strategy, checkpointing=True)
+
+    found = {name: held(name).per_device for name in ("ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp_offload")}
+    totals = [found[name].bytes.total for name in ("ddp", "zero1", "zero2", "zero3", "fsdp_offload")]
+    assert totals == sorted(totals, reverse=True)
+    assert found["zero3"].bytes == found["fsdp"].bytes
+    assert found["fsdp_offload"].host == pytest.approx(16 * 1_543_714_304 / 4, rel=1e-6)
+
+
+def test_time_and_price_follow_the_pace(tmp_path: Path) -> None:
+    answer = answered(model="meta-llama/Llama-3.1-8B", tokens="10M", on="H100 80GB", utilisation=0.5, price=2.0)
+    work = answer.work
+    assert work["train_seconds"] == pytest.approx(work["flops"] / (989e12 * 0.5))
+    assert work["dollars"] == pytest.approx(2 * work["train_seconds"] / 3600)
+    assert work["is_estimate"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "flags", "told"),
+    [
+        ((), {}, "nothing to estimate"),
+        ((), {"model": "meta-llama/Llama-3.1-8B", "sequence_length": "200000"}, "131072 positions"),
+        ((), {"model": "ftk://tiny", "batch_size": "0"}, "not above zero"),
+        ((), {"model": "ftk://tiny", "sequence_length": "-5"}, "does not say a number"),
+        ((), {"model": "ftk://tiny", "tuning": "full", "quantization": "nf4"}, "do not go together"),
+        ((), {"model": "ftk://tiny", "tuning": "qlora", "quantization": "none"}, "--quantization none"),
+        ((), {"model": "ftk://tiny", "strategy": "zero3"}, "--processes 2 or more"),
+        ((), {"model": "ftk://tiny", "strategy": "zero9", "processes": "2"}, "zero9"),
+        ((), {"model": "ftk://tiny", "tuning": "lorra"}, "Did you mean lora"),
+        ((), {"model": "ftk://tiny", "dtype": "bf17"}, "bf17"),
+        ((), {"model": "ftk://tiny", "utilisation": 1.5}, "no part of a peak"),
+        ((), {"model": "ftk://tiny", "on": "RTX 4091"}, "Did you mean RTX 4090"),
+        ((), {"model": "ftk://tiny", "device": "tpu"}, "Expected cuda or cpu"),
+        (("nowhere.yaml",), {}, "no such file"),
+    ],
+)
+def test_bad_input_is_one_message(words: tuple[str, ...], flags: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError, match=told) as error:
+        answered(*words, **flags)
+    assert error.value.exit_code == 2
+
+
+def test_an_unknown_model_is_told_near_ones_and_how_to_give_its_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def offline(*words: object, **options: object) -> None:
+        raise OSError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", offline)
+    with pytest.raises(ModelError, match=r"Near it are meta-llama/Llama-3.1-8B.*config\.json"):
+        answered(model="meta-llama/Llama-3.1-9B")
+
+
+def test_a_config_that_is_none_is_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "config.json"
+    for text in ("{", "[]", "{}", '{"model_type": "no-such-family"}'):
+        broken.write_text(text)
+        with pytest.raises(FtkError, match="config"):
+            answered(model=str(broken))
+
+
+def test_a_bare_count_takes_no_architecture() -> None:
+    with pytest.raises(RecipeError, match="--model needs"):
+        command(params="13B", model="ftk://tiny")
