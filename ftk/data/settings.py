@@ -87,7 +87,8 @@ class DataSettings(Section):
     eval: Sources = ()
     """Held-out rows, never trained on."""
     max_length: Annotated[int, Field(ge=8)] | None = None
-    """Longest row in tokens. By default what the model's positions allow, at most 2048."""
+    """Longest row in tokens. By default what the model's positions allow, at most 2048; under `model.context` all of
+    them."""
     truncation: Literal["right", "left", "drop", "error"] = "error"
     """What happens to longer rows: cut at the right or the left, drop the row, or stop with its number.
 

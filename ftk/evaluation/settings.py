@@ -9,6 +9,7 @@ from ftk.core.config import OneOrMore, Section
 from ftk.core.interval import Interval
 from ftk.evaluation.bias import Bias
 from ftk.evaluation.metrics import Metric
+from ftk.evaluation.passkey import Passkey
 
 
 class EarlyStopping(Section):
@@ -39,6 +40,10 @@ class EvaluationSettings(Section):
     """Rows on which answers are generated, evenly spread over all; the loss is always over all rows."""
     early_stopping: EarlyStopping | None = None
     """Stop when the held-out loss no longer falls; null trains to the end."""
+    by_position: bool = False
+    """Whether perplexity is also given by how far into a row tokens stand, in stretches that double in length."""
+    passkey: Passkey | None = None
+    """Whether the model finds five digits in long texts of filler, by length and depth; null does not ask."""
     max_forgetting: Annotated[float, Field(ge=0)] = 0.1
     """Rise of the loss on a built-in general text, in nats a token, above which forgetting is pointed out."""
     without_context: bool = True

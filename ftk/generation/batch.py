@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from ftk.core.positions import max_positions
 from ftk.generation.cache import copy_for_rows, new_cache, sees_everything
 from ftk.generation.sampling import choose
 
@@ -47,8 +48,7 @@ class Decoder:
         embedding = plain.get_input_embeddings().weight
         self.device: torch.device = embedding.device
         self.element_bytes: int = plain.dtype.itemsize
-        text = self.config.get_text_config(decoder=True)
-        self.max_positions: int | None = getattr(text, "max_position_embeddings", None)
+        self.max_positions = max_positions(self.config)
 
     def forward(self, input_ids_BL: Tensor, mask_BL: Tensor, position_ids_BL: Tensor, cache: DynamicCache) -> Tensor:
         """Logits after the last position, [B, V]; `mask_BL` covers what the cache holds as well."""

@@ -112,6 +112,16 @@ def one_text_a_row(batch: Batch) -> Arrangement:
     )
 
 
+def with_padding_apart(rows: Arrangement) -> Arrangement:
+    """The same rows with positions that start anew at each place of padding.
+
+    Where a text's length counts, padding does not make it longer.
+    """
+    columns_M = torch.arange(rows.real_RM.shape[1], device=rows.real_RM.device)
+    positions_RM = columns_M.expand_as(rows.real_RM) if rows.position_ids_RM is None else rows.position_ids_RM
+    return replace(rows, position_ids_RM=torch.where(rows.real_RM, positions_RM, 0))
+
+
 def _without_padding(rows: Arrangement) -> Arrangement:
     """The same texts one after another in one row."""
     real_N = rows.real_RM.flatten()

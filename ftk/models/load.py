@@ -1,11 +1,19 @@
 """Models, their configurations and tokenizers from where `locate` finds them."""
 
+import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from ftk.core.errors import ModelError, SetupError
+from ftk.core.positions import max_positions as max_positions
+from ftk.core.positions import rope_parts
+from ftk.models.dynamic_rope import make_stateless
+from ftk.models.extend import apply_saved_context, extend_config, saved_context
 from ftk.models.locate import ADAPTER_CONFIG, ModelPlace, locate
+from ftk.models.position_table import stretch_position_table
+from ftk.models.rope_proof import require_extended
 from ftk.models.settings import ModelSettings
 from ftk.models.vocabulary import grow_vocabulary
 
@@ -40,12 +48,14 @@ def load_tokenizer(settings: ModelSettings) -> "PreTrainedTokenizerBase":
 
 
 def load_config(settings: ModelSettings) -> "PreTrainedConfig":
-    """The model's configuration; of an adapter, its base's.
+    """The model's configuration, extended as the recipe says; of an adapter, its base's with the adapter's positions.
 
     Raises:
-        ModelError: it cannot be read, or the model needs code of its own that the recipe does not trust.
+        ModelError: it cannot be read or extended, or the model needs code of its own that the recipe does not trust.
+        RecipeError: the model reads as far as it shall already, or a factor does not reach so far.
     """
-    return _config(locate(settings), settings)
+    place = locate(settings)
+    return _extended(_config(place, settings), settings, place)
 
 
 def load_model(
@@ -54,6 +64,7 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device | None = None,
     quantization_config: object | None = None,
+    context: Mapping[str, Any] | None = None,
 ) -> "PreTrainedModel | PeftModel":
     """The causal language model with its weights, straight onto the device; for an adapter folder, base and adapter.
 
@@ -62,10 +73,12 @@ def load_model(
         dtype: of all weights that are not quantized.
         device: where weights go; the CPU by default.
         quantization_config: how transformers shall quantize the weights while it loads them.
+        context: positions that were saved with an adapter which the caller will put onto the model.
 
     Raises:
         ModelError: the model cannot be used: not a language model, weights that do not fit its configuration, an
-            attention kernel that it does not know, code of its own that the recipe does not trust.
+            attention kernel that it does not know, code of its own that the recipe does not trust, positions that
+            cannot be extended as the recipe says.
         SetupError: a package is missing that the attention kernel or the quantized format needs.
     """
     from safetensors import SafetensorError
@@ -73,6 +86,10 @@ def load_model(
 
     place = locate(settings)
     config = _config(place, settings)
+    if context is not None:
+        apply_saved_context(config, context)
+    has_learned_positions = not rope_parts(config.get_text_config(decoder=True))
+    original, config = config, _extended(config, settings, place)
     device = device or torch.device("cpu")
     options: dict[str, Any] = {} if device.type == "cpu" else {"device_map": {"": device}}
     if quantization_config is not None:
@@ -80,7 +97,8 @@ def load_model(
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             place.folder,
-            config=config,
+            # A table of learned positions is stretched once its weights are there.
+            config=original if has_learned_positions else config,
             dtype=dtype,
             attn_implementation=_attention(settings, config, dtype=dtype, device=device),
             trust_remote_code=settings.trust_remote_code,
@@ -104,13 +122,30 @@ def load_model(
         )
     model.name_or_path = model.config._name_or_path = place.reference
     model.config._commit_hash = place.revision
+    _reach_further(model, original, settings, place)
     return model if place.adapter_folder is None else _with_adapter(model, place)
 
 
-def max_positions(config: Any) -> int | None:
-    """The longest row in tokens that the model's positions allow, or None where it sets no bound."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(positions) if positions else None
+def _extended(config: Any, settings: ModelSettings, place: ModelPlace) -> Any:
+    """A copy with more positions where the recipe asks for them."""
+    if settings.context is None or not settings.context.extends:
+        return config
+    extended = copy.deepcopy(config)
+    extend_config(extended, settings.context, name=place.name)
+    return extended
+
+
+def _reach_further(model: Any, original: Any, settings: ModelSettings, place: ModelPlace) -> None:
+    """What loading with an extended configuration leaves to be done, and the proof that it had its effect."""
+    context = settings.context
+    parts = rope_parts(model.config.get_text_config(decoder=True))
+    before = max_positions(original)
+    if context is not None and parts and before != max_positions(model.config):
+        require_extended(model, original, context, name=place.name)
+    elif context is not None and context.length is not None and not parts:
+        stretch_position_table(model, before=cast(int, before), after=context.length, name=place.name)
+    if any(part.get("rope_type") == "dynamic" for part in parts.values()):
+        make_stateless(model)
 
 
 def _config(place: ModelPlace, settings: ModelSettings) -> "PreTrainedConfig":
@@ -125,6 +160,9 @@ def _config(place: ModelPlace, settings: ModelSettings) -> "PreTrainedConfig":
                 "that come with it; where you trust them, set model.trust_remote_code to true"
             ) from error
         raise ModelError(f"config.json in {place.folder} cannot be used: {_first_line(error)}") from error
+    saved = saved_context(place.adapter_folder) if place.adapter_folder is not None else None
+    if saved is not None:
+        apply_saved_context(config, saved)
     return cast("PreTrainedConfig", config)
 
 

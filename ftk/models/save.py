@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ftk.core.atomic import atomic_folder
 from ftk.core.types import TEMPLATE_ARGUMENTS
+from ftk.models.extend import CONTEXT_FILE, with_context
+from ftk.models.locate import CONFIG
 from ftk.models.scoring import base_model
 
 
@@ -23,6 +25,7 @@ def save_model(
     chat_template: str | None,
     template_arguments: Mapping[str, Any] | None = None,
     state_dict: Mapping[str, Tensor] | None = None,
+    context: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights, configuration, tokenizer, chat template, generation settings and model card.
 
@@ -36,6 +39,8 @@ def save_model(
         template_arguments: what the template was given beside the messages; kept in tokenizer_config.json, under
             `chat_template_arguments`, for whoever renders with it next.
         state_dict: whole weights by the names of `causal_lm`, where its own are shards.
+        context: keys of config.json that tell the positions of an extended model. An adapter's folder has no
+            config.json: they lie beside it then, as `context.json`.
     """
     model: Any = causal_lm
     base: Any = base_model(causal_lm)
@@ -50,11 +55,16 @@ def save_model(
             _record_revision(causal_lm, base.config)
             # The base is not written, so whether its embeddings had to be need not be asked of the hub.
             model.save_pretrained(unfinished, save_embedding_layers=False, **options)
+            if context is not None:
+                _write_json(unfinished / CONTEXT_FILE, context)
         else:
             model.save_pretrained(unfinished, **options)
+            if context is not None:
+                config = json.loads((unfinished / CONFIG).read_text(encoding="utf-8"))
+                _write_json(unfinished / CONFIG, with_context(config, context))
         _with_template(tokenizer, chat_template, template_arguments or {}).save_pretrained(unfinished)
         generation = generation_settings(base, end_token_ids, pad_token_id=tokenizer.pad_token_id)
-        (unfinished / "generation_config.json").write_text(json.dumps(generation, indent=2, sort_keys=True) + "\n")
+        _write_json(unfinished / "generation_config.json", generation)
         (unfinished / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -68,6 +78,10 @@ def generation_settings(base: Any, end_token_ids: Sequence[int], *, pad_token_id
     if settings.get("pad_token_id") is None and pad_token_id is not None:
         settings["pad_token_id"] = pad_token_id
     return settings
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _with_template(tokenizer: Any, chat_template: str | None, arguments: Mapping[str, Any]) -> Any:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ftk.core.errors import ModelError
+from ftk.core.positions import rope_parts
 from ftk.core.types import Batch, TokenScores
-from ftk.models.arrange import Arrangement, as_given, as_trees, end_to_end, one_text_a_row
+from ftk.models.arrange import Arrangement, as_given, as_trees, end_to_end, one_text_a_row, with_padding_apart
 from ftk.models.proof import attention_mask, narrowest_window, prove_head, prove_packing, prove_trees
 from ftk.models.router import router_load
 from ftk.numerics.head import Budget, HeadScores, reference_scores, token_scores
@@ -61,6 +62,8 @@ class ScoringModel(nn.Module):
                 f"{name} does not keep documents in one row apart: those of packed batches are run in rows of their own"
             )
         self._tree_width = self._widest_tree() if trees else 0
+        parts = rope_parts(self._config).values()
+        self._counts_lengths = any(part.get("rope_type") == "dynamic" for part in parts)
 
     def forward(self, batch: Batch) -> TokenScores:
         """Log-probability and correctness of every token with a weight, and the routers' load where it was asked for.
@@ -75,6 +78,8 @@ class ScoringModel(nn.Module):
         if is_empty:
             targets_T = torch.ones(1, dtype=torch.long, device=targets_T.device)
         arrangement = self._arrange(batch)
+        if self._counts_lengths:
+            arrangement = with_padding_apart(arrangement)
         predictors_T = arrangement.predictors_N[targets_T]
         token_ids_T = batch.input_ids_BL.flatten()[targets_T]
         scores, router_logits = self._score(arrangement, predictors_T, token_ids_T)

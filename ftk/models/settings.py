@@ -3,6 +3,7 @@
 from typing import Literal
 
 from ftk.core.config import Section
+from ftk.models.context import ContextSettings
 
 
 class ModelSettings(Section):
@@ -18,3 +19,5 @@ class ModelSettings(Section):
     """The attention kernel. `auto` takes the fastest that is installed and knows the model."""
     trust_remote_code: bool = False
     """Whether Python code that comes with the model may run on this machine. Read that code first."""
+    context: ContextSettings | None = None
+    """How far the model shall read, where that is further than it was trained to; null leaves it as it is."""

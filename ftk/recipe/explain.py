@@ -41,17 +41,23 @@ def explained(errors: Iterable["ErrorDetails"], root: Written, shape: Shape) -> 
     """One problem for each place that pydantic found wrong."""
     by_path: dict[Path, list[ErrorDetails]] = {}
     for error in errors:
-        by_path.setdefault(located(error["loc"], root), []).append(error)
+        # What a section says of itself is of what was written, and the last part may be the name of a union's member.
+        loc = located(error["loc"], root, may_be_missing=error["type"] != "value_error")
+        by_path.setdefault(loc, []).append(error)
     return [_problem(path, group, root, shape) for path, group in by_path.items()]
 
 
-def located(loc: Sequence[str | int], root: Written) -> Path:
-    """The path in the recipe that pydantic's location means; it also counts members of unions."""
+def located(loc: Sequence[str | int], root: Written, *, may_be_missing: bool = True) -> Path:
+    """The path in the recipe that pydantic's location means; it also counts members of unions.
+
+    `may_be_missing`: whether its last part may be a field that is not written.
+    """
     path: list[str | int] = []
     node: Written | None = root
     for number, part in enumerate(loc, start=1):
         child = node.child(part) if node is not None else None
-        is_missing_field = number == len(loc) and node is not None and isinstance(node.value, dict)
+        is_last = may_be_missing and number == len(loc)
+        is_missing_field = is_last and node is not None and isinstance(node.value, dict)
         if child is not None or is_missing_field:
             path.append(part)
             node = child

@@ -80,6 +80,8 @@ RENAMED: dict[str, str] = {
     "formatting": "data.train.format",
     "max_prompt_length": "data.max_length",
     "max_completion_length": "data.max_length",
+    "rope_scaling": "model.context.scaling",
+    "shift_attn": "model.context.shifted_sparse_attention",
     "max_seq_length": "data.max_length",
     "max_seq_len": "data.max_length",
     "model_max_length": "data.max_length",

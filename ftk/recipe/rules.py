@@ -84,6 +84,36 @@ def _length(recipe: Recipe) -> Iterator[Violation]:
         )
 
 
+def _context(recipe: Recipe) -> Iterator[Violation]:
+    context = recipe.model.context
+    if context is None:
+        return
+    longest, path = recipe.data.max_length, "model.context.shifted_sparse_attention"
+    if context.shifted_sparse_attention is None:
+        return
+    if recipe.model.attention not in ("auto", "sdpa"):
+        yield (
+            path,
+            f"{path} and model.attention: {recipe.model.attention} do not go together: it is an attention of its own "
+            "kind, by sdpa. Leave model.attention at auto",
+        )
+    if recipe.task.needs_reference:
+        yield (
+            path,
+            f"{path} and task: {recipe.task.name} with a reference do not go together: the reference is computed with "
+            "full attention, and the model would differ from it before it has learned anything. Leave it out",
+        )
+    if recipe.training.compile:
+        yield path, f"{path} and training.compile do not go together: the number of groups differs by the batch"
+    group = context.shifted_sparse_attention.group
+    if group is not None and longest is not None and group >= longest:
+        yield (
+            f"{path}.group",
+            f"{path}.group is {group}, and rows have at most data.max_length {longest} tokens: it would change nothing "
+            "or hide the start of a row alone. Take about a quarter of the length",
+        )
+
+
 def _weights(recipe: Recipe) -> Iterator[Violation]:
     given = [source.weight is not None for source in recipe.data.train]
     if any(given) and not all(given):
@@ -204,7 +234,7 @@ def _retrieval(recipe: Recipe) -> Iterator[Violation]:
 def _evaluation(recipe: Recipe) -> Iterator[Violation]:
     settings = recipe.evaluation
     if not recipe.data.eval:
-        for field in ("metrics", "early_stopping", "by", "max_rows"):
+        for field in ("metrics", "early_stopping", "by", "max_rows", "by_position"):
             if getattr(settings, field):
                 yield f"evaluation.{field}", f"evaluation.{field} needs held-out rows. Name them in data.eval"
     if settings.early_stopping is not None and settings.every is None:
@@ -230,6 +260,7 @@ _RULES: tuple[Callable[[Recipe], Iterator[Violation]], ...] = (
     _optimizer,
     _beside,
     _length,
+    _context,
     _weights,
     _pairs,
     _texts,

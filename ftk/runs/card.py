@@ -6,6 +6,11 @@ from typing import Any
 
 from ftk.runs.summary import figure
 
+_CONTEXT_OF_ADAPTER = (
+    ". Programs other than ftk must give the base the keys of `context.json` before the adapter, as in "
+    '`AutoConfig.from_pretrained(base, **json.load(open("context.json")))`'
+)
+
 
 def model_card(
     *,
@@ -19,6 +24,7 @@ def model_card(
     before: Mapping[str, float],
     after: Mapping[str, float],
     versions: Mapping[str, str],
+    positions: str | None = None,
 ) -> str:
     """Markdown with the header that hubs read: base and its licence, data, recipe, figures.
 
@@ -33,6 +39,7 @@ def model_card(
         before: figures of the base by metric.
         after: figures of the tuned model by metric.
         versions: of the libraries that trained it.
+        positions: how much further it reads than its base; None where it does not.
     """
     header = ["---", f"base_model: {base}", "library_name: " + ("peft" if is_adapter else "transformers")]
     header += [f"license: {licence}"] if licence else []
@@ -57,6 +64,7 @@ def model_card(
                 if template_arguments
                 else []
             ),
+            *([f"- Context: {positions}{_CONTEXT_OF_ADAPTER if is_adapter else ''}"] if positions else []),
             "",
             "## Figures",
             "",

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,15 @@ from ftk.data.check.row import TEXT_COLUMN, CheckedRow, Family, family_of
 from ftk.data.check.scan import Chunk, Plan, Scan, chunks_of, read_chunk, scan
 from ftk.data.settings import Source
 from ftk.data.source import SourceRow, reader_of
+from ftk.data.text_limit import within_limit
 from ftk.data.texts import read_texts
+from ftk.models.load import load_tokenizer
+from ftk.recipe.schema import Recipe
 from ftk.runs.check_plan import CheckRequest, family_learned, for_training, plan_of, recipe_to_check
 from ftk.runs.trust import tell_of_code
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -93,12 +99,12 @@ def check_data(request: CheckRequest, *, tell: Callable[[str], None]) -> DataRep
     real = _real_rows(request.against) if request.against is not None else []
     profile = Profile(words=frequent_words(real))
     benchmarks = tuple(_benchmark(name) for name in request.benchmarks)
-    train = _scan(recipe.data.train, for_training(plan, profile if real else None, benchmarks), learns, request)
+    train = _scan(recipe, recipe.data.train, for_training(plan, profile if real else None, benchmarks), learns, request)
     tally = _judged(train, plan)
     findings, num_rows = tally.findings("train"), {"train": len(train.places)}
     spreads = {"train": _spread(train, plan)}
     if recipe.data.eval:
-        held_out = _scan(recipe.data.eval, plan, learns, request)
+        held_out = _scan(recipe, recipe.data.eval, plan, learns, request)
         num_rows["eval"], spreads["eval"] = len(held_out.places), _spread(held_out, plan)
         findings += _of_held_out(train, held_out, plan, request)
     if real:
@@ -113,21 +119,29 @@ def check_data(request: CheckRequest, *, tell: Callable[[str], None]) -> DataRep
     )
 
 
-def _scan(sources: Sequence[Source], plan: Plan, learns: Family | None, request: CheckRequest) -> Scan:
-    chunks = chain.from_iterable(_chunks(source, learns) for source in sources)
+def _scan(recipe: Recipe, sources: Sequence[Source], plan: Plan, learns: Family | None, request: CheckRequest) -> Scan:
+    chunks = chain.from_iterable(_chunks(source, learns, _counting(recipe, source)) for source in sources)
     return scan(chunks, plan, num_processes=request.num_processes)
 
 
-def _chunks(source: Source, learns: Family | None) -> Iterator[Chunk]:
-    rows = _documents(source) if learns == "texts" else reader_of(source).rows()
+def _counting(recipe: Recipe, source: Source) -> "PreTrainedTokenizerBase | None":
+    """What counts the tokens of a source that is limited in them."""
+    limited = source.limit is not None and source.limit.tokens is not None
+    return load_tokenizer(recipe.model) if limited else None
+
+
+def _chunks(
+    source: Source, learns: Family | None, tokenizer: "PreTrainedTokenizerBase | None" = None
+) -> Iterator[Chunk]:
+    rows = _documents(source, tokenizer) if learns == "texts" else reader_of(source).rows()
     first = next(rows)  # a source without rows has told so itself
     family, format = family_of(first, source.format, learns=learns)
     return chunks_of(chain([first], rows), source, family, format)
 
 
-def _documents(source: Source) -> Iterator[SourceRow]:
+def _documents(source: Source, tokenizer: "PreTrainedTokenizerBase | None") -> Iterator[SourceRow]:
     for reader in read_texts([source], role=source.source).readers:
-        for block in reader.blocks(Counter()):
+        for block in within_limit(reader.blocks(Counter()), source.limit, tokenizer):
             yield SourceRow(block.row, block.source, {TEXT_COLUMN: block.text})
 
 

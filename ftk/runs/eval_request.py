@@ -84,7 +84,8 @@ def _overrides(request: EvalRequest) -> list[str]:
     written = [f"{path}={json.dumps(value)}" for path, value in values.items() if value is not None]
     # An id of another model is not at the revision that the run's base was at.
     revision = ["model.revision=null"] if request.revision is None else []
-    before = ["evaluation.before=true", *revision, *written]
+    # The model that the run left has its positions already, as an adapter's folder or config.json tells.
+    before = ["evaluation.before=true", "model.context=null", *revision, *written]
     if request.metrics is not None and recipe_beside(request.model) is None and "infilling_" in request.metrics:
         # Without a recipe the metrics say what is asked of the model.
         before.append("task=infill")

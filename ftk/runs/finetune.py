@@ -15,6 +15,7 @@ from ftk.recipe.schema import Recipe
 from ftk.runs.bias import read_run_bias
 from ftk.runs.environment import environment
 from ftk.runs.folder import RunFolder, choose_folder
+from ftk.runs.long_context import check_passkey, show_passkeys
 from ftk.runs.measure import Measure, check_questions, sample_answer
 from ftk.runs.memory_guard import compare_memory, expect_memory
 from ftk.runs.out_of_memory import TRAIN_REMEDIES, out_of_memory_told
@@ -66,6 +67,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False,
         data = read_training_data(recipe)
     check_questions(recipe, data)
     bias = read_run_bias(recipe, data)
+    check_passkey(recipe, data)
     expected = expect_memory(recipe, partial(_worst, loaded, data, accelerator), accelerator, say, force=force)
     start = load_start(recipe, accelerator, new_tokens=data.new_tokens)
     data = with_reference(data, start, recipe, accelerator, say)
@@ -91,6 +93,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False,
                 told.append(f"uploaded to {push_to_hub(folder.model, recipe.output.push_to_hub)}")
             write_report(folder, answer, told)
             _show(answer, told, sample_answer(before, after))
+            show_passkeys(folder, before.metrics, after.metrics)
         leave_group(accelerator)
     return answer
 

@@ -25,6 +25,7 @@ from ftk.runs.bias import BiasData, measure_bias
 from ftk.runs.folder import RunFolder
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.infilling import Filler
+from ftk.runs.long_context import LongContext
 from ftk.runs.summary import SampleAnswer
 from ftk.runs.training_data import InfillingData, Part, TrainingData
 from ftk.runs.tuned_model import TunedModel
@@ -114,6 +115,7 @@ class Measure:
         self._batches = self._held_out_batches(data.eval)
         infilling = data.infilling
         self._left_to_right = self._held_out_batches(infilling.left_to_right if infilling is not None else None)
+        self._long_context = LongContext(recipe, data, self._batches, accelerator)
 
     def losses(self, model: nn.Module) -> dict[str, float]:
         """Figures over all held-out rows, the loss among them; every process must call this.
@@ -163,6 +165,9 @@ class Measure:
         if self._data.infilling is not None:
             filled, sample = self._infilling(model, when, self._data.infilling)
             metrics |= filled
+        metrics |= self._long_context.measure(model)
+        if when == "before":
+            metrics |= self._long_context.measure_unscaled(model, self._tuned.causal_lm)
         metrics |= self._general(model)
         figures = Figures(metrics, sample)
         if self._accelerator.is_main_process:

@@ -56,6 +56,7 @@ class Publisher:
                 chat_template=self._data.chat_template,
                 template_arguments=self._data.template_arguments,
                 state_dict=state_dict,
+                context=self._tuned.context,
             )
         self._accelerator.wait_for_everyone()
 
@@ -72,6 +73,7 @@ class Publisher:
             before=before,
             after=after,
             versions=packages(),
+            positions=self._tuned.context_note,
         )
 
 

@@ -62,7 +62,7 @@ def with_reference(
     with accelerator.autocast():
         scoring = ScoringModel(start.causal_lm, trees=recipe.task.rows == "pairs")
     told = _precision(start, recipe, accelerator)
-    weights = _from_main(accelerator, lambda: digest_of_model(start.place))
+    weights = _from_main(accelerator, lambda: digest_of_model(start.place, recipe.model.context))
 
     def referred(part: Part, sources: Sequence[Source]) -> Part:
         examples = part.examples

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 import ftk
 from ftk.core.atomic import atomic_write, remove_folder
 from ftk.core.types import Examples
+from ftk.models.context import ContextSettings
+from ftk.models.extend import CONTEXT_FILE
 from ftk.models.locate import ModelPlace
 
 Parts = dict[int, NDArray[np.float32]]
@@ -109,16 +111,25 @@ class ReferenceCache:
         return f"the cached log-probabilities of {self.facts.data} were made from {what}{of}: computed anew"
 
 
-def digest_of_model(place: ModelPlace) -> str:
-    """Digest of what the model and its adapter are made of; a commit of the hub stands for its files."""
+def digest_of_model(place: ModelPlace, context: ContextSettings | None = None) -> str:
+    """Digest of what the model and its adapter are made of, and of how it is extended.
+
+    A commit of the hub stands for its files.
+    """
     digest = hashlib.sha256()
+    if context is not None:
+        digest.update(context.model_dump_json().encode())
     if place.hub_id is not None and place.revision is not None:
         digest.update(f"{place.hub_id}@{place.revision}".encode())
         folders = [place.adapter_folder]
     else:
         folders = [place.folder, place.adapter_folder]
     for folder in folders:
-        files = [] if folder is None else [*folder.glob("*.safetensors"), *folder.glob("*config.json")]
+        files = (
+            []
+            if folder is None
+            else [*folder.glob("*.safetensors"), *folder.glob("*config.json"), *folder.glob(CONTEXT_FILE)]
+        )
         for path in sorted(files):
             with path.open("rb") as file:
                 digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())

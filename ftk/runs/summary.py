@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 PERCENT = re.compile(
     r"(exact_match|exact_match_squad|infilling_\w+|edit_similarity|f1|rouge_l|json_\w+|token_accuracy"
-    r"|preference_accuracy|bias_answers_differ)\b"
+    r"|preference_accuracy|bias_answers_differ|passkey(_\d+)?)\b"
 )
 
 
@@ -23,11 +23,15 @@ class SampleAnswer:
 def comparison(before: Mapping[str, float], after: Mapping[str, float]) -> list[tuple[str, ...]]:
     """Rows of a table: a heading, then each metric before, before with examples in the prompt, and after.
 
-    A metric named `exact_match@5` is `exact_match` with five examples in the prompt.
+    A metric named `exact_match@5` is `exact_match` with five examples in the prompt; `short_loss@unscaled` is that of
+    the model before its positions were scaled, and has a column where there are such.
     """
-    shots = sorted({int(name.rsplit("@", 1)[1]) for name in before if re.search(r"@\d+$", name)})
-    heading = ("metric", "before", *(f"before, {count} examples in the prompt" for count in shots), "after")
-    names = [name for name in after if not re.search(r"@\d+$", name)]
+    shots: list[int | str] = [*sorted({int(name.rsplit("@", 1)[1]) for name in before if re.search(r"@\d+$", name)})]
+    columns = [f"before, {count} examples in the prompt" for count in shots]
+    if any(name.endswith("@unscaled") for name in before):
+        shots, columns = ["unscaled", *shots], ["before, positions unscaled", *columns]
+    heading = ("metric", "before", *columns, "after")
+    names = [name for name in after if not re.search(r"@(\d+|unscaled)$", name)]
     rows = [heading]
     for name in names:
         with_shots = (figure(name, before.get(f"{name}@{count}")) for count in shots)

@@ -289,11 +289,13 @@ def max_length_of(recipe: Recipe) -> int:
     positions = max_positions(load_config(recipe.model))
     asked = recipe.data.max_length
     if asked is None:
-        return min(DEFAULT_MAX_LENGTH, positions or DEFAULT_MAX_LENGTH)
+        is_extended = recipe.model.context is not None and recipe.model.context.extends
+        most = positions if is_extended and positions is not None else DEFAULT_MAX_LENGTH
+        return min(most, positions or DEFAULT_MAX_LENGTH)
     if positions is not None and asked > positions:
         raise RecipeError(
             f"{asked} tokens are more than the {positions} positions that {recipe.model.id} has. Set it to "
-            f"{positions} or less",
+            f"{positions} or less, or have the model read further: model.context.length={asked}",
             place="data.max_length",
         )
     return asked

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ftk.core.errors import FtkError, ModelError, RecipeError
+from ftk.core.positions import max_positions, rope_parts
 from ftk.models.checkpointing import enable_activation_checkpointing
-from ftk.models.load import load_model
+from ftk.models.extend import context_values, saved_context
+from ftk.models.load import load_config, load_model
 from ftk.models.locate import ModelPlace, locate
 from ftk.models.scoring import ScoringModel
+from ftk.models.shifted_sparse import enable_shifted_sparse_attention
 from ftk.models.vocabulary import grow_vocabulary
 from ftk.recipe.schema import Recipe
 from ftk.train.precision import FROZEN_DTYPES, resolve_precision, store_trained_in_float32
@@ -20,6 +23,8 @@ from ftk.tuning.full import Full
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+LONGEST_WITHOUT_BOUND = 2048
+"""Tokens of a row that shifted groups are a quarter of, where neither recipe nor model says how long rows are."""
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -31,6 +36,10 @@ class TunedModel:
     scoring: ScoringModel
     num_parameters: int
     num_trained: int
+    context: dict[str, Any] | None
+    """Keys of config.json that tell its positions, where these are not its base's."""
+    context_note: str | None
+    """How much further it reads than its base, where the recipe extends it."""
     router_loss_weight: float
     """What the model's own configuration asks for, in which a mixture of experts may be balanced."""
     beside: tuple[str, ...] = ()
@@ -48,7 +57,12 @@ class TunedModel:
             ends = Counter(name.rsplit(".", 1)[-1] for name in self.beside)
             listed = ", ".join(f"{num} {name}" if num > 1 else name for name, num in ends.items())
             lines.append(f"model  trained whole beside the adapters: {listed}")
-        notes = (self.scoring.head_note, self.scoring.packing_note if packs else None, self.scoring.tree_note)
+        notes = (
+            self.context_note,
+            self.scoring.head_note,
+            self.scoring.packing_note if packs else None,
+            self.scoring.tree_note,
+        )
         return lines + [f"model  {note}" for note in notes if note is not None]
 
 
@@ -77,8 +91,10 @@ def load_start(recipe: Recipe, accelerator: "Accelerator", *, new_tokens: NewTok
     `new_tokens` get rows in it.
 
     Raises:
-        ModelError: the model cannot be used, or a format does not go with it.
+        ModelError: the model cannot be used or extended, or a format does not go with it.
+        RecipeError: `model.context` does not fit the model.
     """
+    _require_weights_for_learned_positions(recipe)
     precision = resolve_precision(recipe.training.precision, accelerator.device)
     dtype = FROZEN_DTYPES[DTYPES.get(recipe.model.dtype, precision)]  # type: ignore[index]
     model: Any = load_model(
@@ -115,6 +131,10 @@ def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> Tuned
     config = start.causal_lm.config
     model = _tuned(start, recipe)
     store_trained_in_float32(model)
+    sparse = recipe.model.context.shifted_sparse_attention if recipe.model.context is not None else None
+    if sparse is not None:
+        longest = recipe.data.max_length or max_positions(config) or LONGEST_WITHOUT_BOUND
+        enable_shifted_sparse_attention(model, group=sparse.group or _even_quarter(longest))
     if recipe.training.activation_checkpointing:
         enable_activation_checkpointing(model)
     own_weight = float(getattr(config, "router_aux_loss_coef", 0.0) if _balances(config) else 0.0)
@@ -127,6 +147,8 @@ def tune(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> Tuned
     return TunedModel(
         place=start.place,
         scoring=scoring,
+        context=_context(start.place, recipe, config),
+        context_note=_context_note(recipe, config),
         num_parameters=sum(_count(parameter) for parameter in parameters),
         num_trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         router_loss_weight=own_weight,
@@ -143,6 +165,41 @@ def _tuned(start: StartModel, recipe: Recipe) -> Any:
         raise ModelError(
             f"tuning {recipe.tuning.name} cannot be applied to {recipe.model.id}: {error}", place="tuning"
         ) from error
+
+
+def _context(place: ModelPlace, recipe: Recipe, config: Any) -> dict[str, Any] | None:
+    """What must be kept with the tuned model of its positions; learned ones are weights, and kept as such."""
+    if not rope_parts(config.get_text_config(decoder=True)):
+        return None
+    asked = recipe.model.context is not None and recipe.model.context.extends
+    had = place.adapter_folder is not None and saved_context(place.adapter_folder) is not None
+    return context_values(config) if asked or had else None
+
+
+def _context_note(recipe: Recipe, config: Any) -> str | None:
+    context = recipe.model.context
+    original = load_config(recipe.model.model_copy(update={"context": None}))
+    before = max_positions(original)
+    if context is None or before == max_positions(config):
+        return None
+    way = context.way.name if rope_parts(config.get_text_config(decoder=True)) else "interpolation of its table"
+    return f"{max_positions(config)} positions instead of {before}, by {way}"
+
+
+def _even_quarter(num_tokens: int) -> int:
+    return max(num_tokens // 8, 1) * 2
+
+
+def _require_weights_for_learned_positions(recipe: Recipe) -> None:
+    context = recipe.model.context
+    if context is None or not context.extends or isinstance(recipe.tuning, Full):
+        return
+    if not rope_parts(load_config(recipe.model).get_text_config(decoder=True)):
+        raise ModelError(
+            f"the positions of {recipe.model.id} are learned, and the stretched table of them is a weight, which an "
+            "adapter's folder does not hold. Take tuning: full, or a model with rotary positions",
+            place="model.context",
+        )
 
 
 def _balances(config: Any) -> bool:

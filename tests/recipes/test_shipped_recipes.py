@@ -26,6 +26,13 @@ OVERRIDES = {
     "preference_gsm8k": [],
     "sft_context": ["data.train.0.split=train[:40]", "evaluation.bias.max_groups=1"],
     "cpt": ["data.train.1.glob=json/*.py", "data.train.1.limit=2000 tokens"],
+    "long_context": [
+        "model.context.length=512",
+        "data.train.0.glob=json/decoder.py",
+        "data.eval.0.limit=500 tokens",
+        "data.max_length=512",
+        "evaluation.passkey.lengths=[256, 512]",
+    ],
 }
 CHAINS = {"code_assistant"}
 """Recipes with stages, each of which runs in a process of its own: tests/recipes/test_shipped_chains.py."""
@@ -37,6 +44,7 @@ OTHER_LOSSES = {
 }
 """What the comments of these recipes name besides their own."""
 ADVISED = {
+    "long_context",
     "preference_gsm8k",
     "preference_kto",
     "preference_orpo",
@@ -90,13 +98,13 @@ def test_recipe_runs(
         book = tmp_path / "book.txt"
         book.write_text("".join(f"Line {number} of a short book.\n" for number in range(60)))
         words += [f"data.{part}.0.source={book}" for part in parts]
-    elif name not in ("quickstart", "sft_context"):
+    elif name not in ("quickstart", "sft_context", "long_context"):
         words += [f"data.train={local_rows}", f"data.eval={held_out}"]
     answer = ftk_json("train", RECIPES / f"{name}.yaml", *words)
     assert answer["exit_code"] == 0, answer["stderr"]
     assert answer["steps"] == 2
     assert Path(answer["model_folder"], "README.md").exists()
-    figures = TEXTS if name == "cpt" else PREFERENCES if name.startswith("preference_") else ANSWERS
+    figures = TEXTS if name in ("cpt", "long_context") else PREFERENCES if name.startswith("preference_") else ANSWERS
     assert set(answer["evaluation"]["after"]) >= figures
     # Their comments say why, or the rows of this test: pairs taken apart, and every weight trained on few rows.
     assert "advice" not in answer["stderr"] or name in ADVISED

@@ -10,6 +10,7 @@ from torch import Tensor
 from ftk.core.errors import ModelError
 from ftk.core.weight_files import ADAPTER_WEIGHTS
 from ftk.merging.adapters.adapter import CONFIG
+from ftk.models.extend import CONTEXT_FILE
 from ftk.models.locate import locate, model_folder
 from ftk.models.settings import ModelSettings
 
@@ -37,8 +38,10 @@ def find_adapter(name: str, *, revision: str | None = None) -> Path:
     return found
 
 
-def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write an adapter as PEFT does."""
+def write_adapter(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, context: Mapping[str, Any] | None = None
+) -> None:
+    """Write an adapter as PEFT does, and beside it the positions that it needs its base to have."""
     from safetensors.torch import save_file
 
     save_file(
@@ -47,3 +50,5 @@ def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
         metadata={"format": "pt"},
     )
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if context is not None:
+        (folder / CONTEXT_FILE).write_text(json.dumps(context, indent=2) + "\n", encoding="utf-8")

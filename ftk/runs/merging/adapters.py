@@ -15,12 +15,14 @@ from ftk.merging.adapters.fold import Fold
 from ftk.merging.method import MergeError
 from ftk.merging.safetensors_file import TensorSpec
 from ftk.merging.stream import ShardWriter
+from ftk.models.extend import with_context
 from ftk.runs.merging.adapter_folder import write_adapter
 from ftk.runs.merging.adapter_job import MergeJob, checked_job, require_one_of, text_of
 from ftk.runs.merging.base import Base, QuantizationName, open_adapters, open_base
 from ftk.runs.merging.card import adapters_card
 from ftk.runs.merging.companions import GENERATION_CONFIG, TOKENIZER_CONFIG, copy_companions, first_with
 from ftk.runs.merging.configuration import merged_config, most_common_dtype, write_config
+from ftk.runs.merging.context import common_context
 from ftk.runs.merging.hashes import Hashes
 from ftk.runs.merging.output import SHARD_BYTES, local_folders, require_free, require_space
 
@@ -181,6 +183,9 @@ def _write_companions(base: Base, adapters: Sequence[Adapter], fold: Fold, folde
         num_tokens=_grown_vocabulary(base, fold),
         untied=bool(fold.untied),
     )
+    context = common_context([adapter.folder for adapter in adapters])
+    if context is not None:
+        config = with_context(config, context)
     write_config(folder, config, original=base.place.folder)
 
 
@@ -202,8 +207,8 @@ def _write_adapter(job: MergeJob, adapters: Sequence[Adapter], hashes: Hashes) -
     require_space(job.out, num_bytes)
     remove_leftovers(job.out.parent, job.out.name)
     with atomic_folder(job.out) as unfinished:
-        write_adapter(unfinished, config, tensors)
         folders = [adapter.folder for adapter in adapters]
+        write_adapter(unfinished, config, tensors, context=common_context(folders))
         copy_companions(
             folders[0],
             unfinished,

@@ -14,6 +14,7 @@ from ftk.models.load import load_model, load_tokenizer
 from ftk.models.settings import ModelSettings
 from ftk.quantization.int8 import Int8
 from ftk.runs.merging.base import Base
+from ftk.runs.merging.context import common_context
 from ftk.runs.merging.proof import (
     BUILT_IN_TEXT,
     INT8_TOLERANCE,
@@ -168,7 +169,13 @@ def _with_adapters(
     settings = ModelSettings(id=base.place.reference, revision=base.place.revision, trust_remote_code=trust_remote_code)
     loading = _loading_config(quantized) if quantized is not None else None
     load_dtype = quantized.dtype if quantized is not None else _computed(dtype)
-    model: Any = load_model(settings, dtype=load_dtype, device=best_device(), quantization_config=loading)
+    model: Any = load_model(
+        settings,
+        dtype=load_dtype,
+        device=best_device(),
+        quantization_config=loading,
+        context=common_context([adapter.folder for adapter in adapters]),
+    )
     num_rows = max((_rows(adapter, model) for adapter in adapters), default=0)
     if num_rows and num_rows != model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(num_rows, mean_resizing=False)
