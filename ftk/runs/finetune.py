@@ -66,9 +66,9 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False,
     with accelerator.main_process_first():
         data = read_training_data(recipe)
     check_questions(recipe, data)
-    expected = expect_memory(recipe, partial(_worst, loaded, data, accelerator), accelerator, say, force=force)
     bias = read_run_bias(recipe, data)
     check_passkey(recipe, data)
+    expected = expect_memory(recipe, partial(_worst, loaded, data, accelerator), accelerator, say, force=force)
     start = load_start(recipe, accelerator, new_tokens=data.new_tokens)
     data = with_reference(data, start, recipe, accelerator, say)
     # Adapters start from the same draws on every process.

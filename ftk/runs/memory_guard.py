@@ -29,10 +29,11 @@ OVERESTIMATE = 1.10
 """By how much an estimate may lie above what a run takes (benchmarks/memory.py): what lacks less is let go on."""
 TOLERANCE = 0.10
 """Share of the measured peak by which an estimate may be off before it is said."""
-PROCESS_BYTES = 512 * 2**20
+PROCESS_BYTES = 256 * 2**20
 """What a process on a CPU takes besides tensors while it trains: threads, kernels' buffers, libraries first used then.
 
-Measured on ftk://tiny, whose tensors take 50 MB: the process grows by 200 to 450 MB from before the model is loaded."""
+Measured on two cores as growth of the process less the estimate: 25 MB for ftk://tiny, 182 and 190 MB for a Llama of 25M
+parameters (full tuning, adamw and adamw_8bit, of 1.16 and 1.01 GB)."""
 NUM_PLANS = 3
 
 
@@ -164,8 +165,8 @@ def _ask(
     processes = {"parallel": recipe.parallel.model_copy(update={"processes": accelerator.num_processes})}
     asked = question(recipe.model_copy(update=processes), device=kind, device_bytes=total, numbers=numbers)
     found, length = batch.input_ids_BL.shape
-    rows = recipe.training.micro_batch_size
-    rows = found if rows == "auto" else min(rows, found)
+    wanted = recipe.training.micro_batch_size
+    rows = found if wanted == "auto" else min(wanted, found)
     scored = round(int((batch.weights_BL > 0).sum()) * rows / found)
     is_split = recipe.training.batch_tokens is not None or recipe.training.batch_size > rows * accelerator.num_processes
     setup = replace(asked.setup, rows=rows, length=length, scored=scored, packed=batch.packed, accumulates=is_split)

@@ -1,4 +1,4 @@
-"""`ftk estimate-memory` asked for advice: what makes a recipe fit, to paste or as a file, and what others would take."""
+"""`ftk estimate-memory` asked for advice: what makes a recipe fit, to paste or as a file; what others would take."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

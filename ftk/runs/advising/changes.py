@@ -176,10 +176,8 @@ def _sharded(number: int) -> Change:
 
 def _tuning(recipe: Recipe) -> tuple[Change, ...]:
     tuning = recipe.tuning
-    if tuning.name == "full":
-        return (_lora_instead(quantized=False), _lora_instead(quantized=True))
     if not isinstance(tuning, Lora):
-        return ()
+        return (_lora_instead(quantized=False), _lora_instead(quantized=True))
     changes = [] if recipe.quantization is not None else [_quantized()]
     ranks = []
     rank = tuning.rank

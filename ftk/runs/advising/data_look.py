@@ -153,7 +153,8 @@ def _preferences(source: Source, format: str, tokenizer: "PreTrainedTokenizerBas
     what = "completions with a verdict" if unpaired else "completions that are compared"
     reason = f"the columns are those of {format}: {what}"
     comparisons = read_comparisons([source], role="data", unpaired=unpaired)
-    sample, loss = _spread(comparisons), "kto" if unpaired else "dpo"
+    sample = _spread(comparisons)
+    loss: Literal["dpo", "kto"] = "kto" if unpaired else "dpo"
     if tokenizer is None:
         lengths = tuple(
             _of_characters(
@@ -183,10 +184,7 @@ def look_at_texts(
     """
     documents = documents_of(source)
     sample = _spread(documents.heads)
-    if tokenizer is None:
-        tokens = [_of_characters(len(head)) for head in sample]
-    else:
-        tokens = num_tokens_of(sample, tokenizer)
+    tokens = [_of_characters(len(head)) for head in sample] if tokenizer is None else num_tokens_of(sample, tokenizer)
     lengths = tuple(
         round(number * size / len(head))
         for number, size, head in zip(tokens, _spread(documents.sizes), sample, strict=True)

@@ -32,10 +32,10 @@ def draw_memory(path: Path, *, title: str, lines: Mapping[str, Line], along: str
             base = [below + height for below, height in zip(base, heights, strict=True)]
     else:
         for name, line in lines.items():
-            values = [value for value, _ in line]
+            values = [value or 0 for value, _ in line]
             panel.plot(values, [held.total / 1e9 for _, held in line], marker="o", label=name)
         panel.set_xscale("log", base=2)
-        ticks = [value for value, _ in next(iter(lines.values()))]
+        ticks = [value or 0 for value, _ in next(iter(lines.values()))]
         panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         panel.set_xlabel(along)
     panel.set_ylabel("GB on each device")
