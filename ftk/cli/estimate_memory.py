@@ -55,7 +55,7 @@ def command(
         from ftk.memory.bare_count import bare_count
         from ftk.runs.estimate_shown import print_estimate
 
-        given = {"RECIPE": words, "--model": model, "--tuning": tuning if tuning != "full" else None}
+        given: dict[str, object] = {"RECIPE": words, "--model": model, "--tuning": tuning if tuning != "full" else None}
         given["--simulate"] = simulate
         given |= {"--fit": fit, "--gpu": gpu, "--write": write, "--compare": compare, "--sweep": sweep}
         answer = bare_count(params, dtype=dtype or "bf16", optimizer=optimizer or "adamw", others=given)

@@ -291,7 +291,8 @@ def _with_experts(architecture: Architecture, config: _Config) -> Architecture:
     if architecture.model_type == "qwen3_moe":
         return replace(
             architecture,
-            num_experts=config.get("num_experts", 128),
+            # transformers writes the second name, and reads both.
+            num_experts=config.get("num_experts") or config.get("num_local_experts", 128),
             experts_per_token=config.get("num_experts_per_tok", 8),
             expert_intermediate=config.get("moe_intermediate_size", 768),
         )

@@ -67,7 +67,7 @@ def watched(follow: Follow, tuned: TunedModel, optimizer: torch.optim.Optimizer,
     for parameter in tuned.scoring.parameters():
         if parameter.requires_grad:
             hooks.append(
-                parameter.register_post_accumulate_grad_hook(
+                parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                     lambda parameter: follow.take([parameter.grad], "gradients")
                 )
             )

@@ -1,7 +1,7 @@
 """`ftk estimate-memory --simulate`: the analytic answer, with the step itself run on imagined weights."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from ftk.core.errors import ModelError
 from ftk.memory.estimate import Estimate, MemoryBytes
@@ -24,12 +24,12 @@ def simulate(asked: Question, answer: Estimate) -> Estimate:
     """
     setup = asked.setup
     precision = asked.recipe.training.precision
-    resolved = precision if precision != "auto" else ("bf16" if setup.device == "cuda" else "fp32")
+    resolved: Precision = precision if precision != "auto" else ("bf16" if setup.device == "cuda" else "fp32")
     simulated = simulate_step(
         asked.recipe,
         _config(asked),
         imagined_batches(asked.recipe, rows=setup.rows, length=setup.length, count=2 if setup.accumulates else 1),
-        precision=cast(Precision, resolved),
+        precision=resolved,
         device=setup.device,
         device_bytes=setup.device_bytes,
     )

@@ -97,7 +97,7 @@ def test_layers_multiplied_are_the_whole(
     assert (multiplied.parameters, multiplied.trainable_parameters) == (whole.parameters, whole.trainable_parameters)
 
 
-def test_on_a_gpu_heads_share_keys_also_where_layers_run_again(folders: dict[str, Path]) -> None:
+def test_layers_run_again_on_a_gpu_too(folders: dict[str, Path]) -> None:
     config = AutoConfig.from_pretrained(folders["llama"])
     found = {}
     for checkpointing in (False, True):
@@ -108,5 +108,4 @@ def test_on_a_gpu_heads_share_keys_also_where_layers_run_again(folders: dict[str
             answer = simulation.simulate_step(recipe, config, [batch], precision="bf16", device=device)
             found[checkpointing, device] = answer.bytes.activations
             assert bool(answer.notes) == (device == "cuda")
-    assert found[False, "cuda"] < found[False, "cpu"]
     assert found[True, "cuda"] < found[False, "cuda"]
