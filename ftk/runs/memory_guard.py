@@ -30,10 +30,10 @@ OVERESTIMATE = 1.10
 TOLERANCE = 0.10
 """Share of the measured peak by which an estimate may be off before it is said."""
 PROCESS_BYTES = 256 * 2**20
-"""What a process on a CPU takes besides tensors while it trains: threads, kernels' buffers, libraries first used then.
+"""What a process on a CPU takes besides tensors while it trains: threads, buffers of kernels, libraries first used.
 
-Measured on two cores as growth of the process less the estimate: 25 MB for ftk://tiny, 182 and 190 MB for a Llama of 25M
-parameters (full tuning, adamw and adamw_8bit, of 1.16 and 1.01 GB)."""
+Measured on two cores as growth of the process less the estimate: 25 MB for ftk://tiny, 182 and 190 MB for a Llama of
+25M parameters (full tuning, adamw and adamw_8bit, of 1.16 and 1.01 GB)."""
 NUM_PLANS = 3
 
 
