@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftk.core.atomic import try_to_write
 from ftk.core.errors import RecipeError
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
@@ -109,3 +110,27 @@ def _listed(text: str) -> str:
     """`a,b` as the YAML list `[a, b]`; a list or a mapping as it is."""
     stripped = text.strip()
     return stripped if stripped.startswith(("[", "{")) else f"[{stripped}]"
+
+
+def file_for_answers(request: EvalRequest) -> Path:
+    """Where answers go, which is found out before the long work of generating them.
+
+    Raises:
+        RecipeError: nothing can be written there.
+    """
+    path = Path(request.output).expanduser() if request.output else free_file(request.model, "answers")
+    try:
+        try_to_write(path)
+    except OSError as error:
+        raise RecipeError(f"the answers cannot be written: {error.strerror or error}", place=str(path)) from error
+    return path
+
+
+def free_file(model: str, name: str) -> Path:
+    """Where rows go when nothing is said: beside a run's other evaluations, else here; under the next free name."""
+    recipe = recipe_beside(model)
+    folder = recipe.parent / "evaluations" if recipe is not None else Path()
+    number = 1
+    while (path := folder / f"{name}{f'-{number}' if number > 1 else ''}.jsonl").exists():
+        number += 1
+    return path

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ftk.core.atomic import try_to_write
-from ftk.core.errors import RecipeError
 from ftk.core.types import Conversation, Examples
 from ftk.data.batches import evaluation_batches
 from ftk.data.cache import default_cache_folder
@@ -29,12 +27,12 @@ from ftk.objectives.preference.task import Preference
 from ftk.objectives.sft import Sft
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
-from ftk.runs.eval_request import EvalRequest, recipe_to_evaluate
+from ftk.runs.eval_request import EvalRequest, file_for_answers, free_file, recipe_to_evaluate
 from ftk.runs.evaluate_besides import Besides
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.infilling import Filler, held_out_holes, infilling_of
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
-from ftk.runs.ready_model import ReadyModel, load_ready_model, recipe_beside
+from ftk.runs.ready_model import ReadyModel, load_ready_model
 from ftk.runs.training_data import max_length_of, read_text_part, recipe_renderer
 from ftk.runs.trust import tell_of_code
 
@@ -85,7 +83,7 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     """
     start = time.perf_counter()
     recipe, is_bare = recipe_to_evaluate(request)
-    answers_file = _answers_file(request) if recipe.evaluation.metrics else None
+    answers_file = file_for_answers(request) if recipe.evaluation.metrics else None
     tell_of_code(recipe.model, tell)
     model = load_ready_model(recipe.model, quantization=recipe.quantization)
     if isinstance(recipe.task, Infill):
@@ -99,7 +97,7 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     besides = Besides(recipe, model, renderer, rows, max_length=max_length)
     asked, shown = _questions(recipe, model, renderer, rows, as_trained=request.train_data is None)
     losses = loss_metrics(ScoringModel(model.causal_lm), _batches(examples, model))
-    bias_file = _free_file(request.model, "bias") if besides.has_bias else None
+    bias_file = free_file(request.model, "bias") if besides.has_bias else None
     losses |= besides.figures(bias_file=bias_file, tell=tell)
     answered = _answers(recipe, model, renderer, asked, shown, tell)
     if answers_file is not None:
@@ -279,27 +277,3 @@ def _answers(
         )
         for num_shots, shots in shown.items()
     )
-
-
-def _answers_file(request: EvalRequest) -> Path:
-    """Where answers go, which is found out before the long work of generating them.
-
-    Raises:
-        RecipeError: nothing can be written there.
-    """
-    path = Path(request.output).expanduser() if request.output else _free_file(request.model, "answers")
-    try:
-        try_to_write(path)
-    except OSError as error:
-        raise RecipeError(f"the answers cannot be written: {error.strerror or error}", place=str(path)) from error
-    return path
-
-
-def _free_file(model: str, name: str) -> Path:
-    """Where rows go when nothing is said: beside a run's other evaluations, else here; under the next free name."""
-    recipe = recipe_beside(model)
-    folder = recipe.parent / "evaluations" if recipe is not None else Path()
-    number = 1
-    while (path := folder / f"{name}{f'-{number}' if number > 1 else ''}.jsonl").exists():
-        number += 1
-    return path
