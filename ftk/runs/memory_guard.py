@@ -87,9 +87,9 @@ def expect_memory(
     """
     device = accelerator.device
     ask = partial(_ask, worst=worst, accelerator=accelerator)
-    asked, why_not = _question(recipe, ask)
+    asked, answer, why_not = _estimated(recipe, ask)
     expectation = Expectation(
-        estimate(asked) if asked is not None else None,
+        answer,
         why_not,
         asked is not None and asked.numbers.is_known,
         free_bytes(device),
@@ -142,12 +142,16 @@ MEASURED = {
 """What the measured figure is, by kind of device."""
 
 
-def _question(recipe: Recipe, ask: Callable[[Recipe], Question]) -> tuple[Question | None, str | None]:
+def _estimated(
+    recipe: Recipe, ask: Callable[[Recipe], Question]
+) -> tuple[Question | None, Estimate | None, str | None]:
+    """Question and answer, or why there is none."""
     try:
-        return ask(recipe), None
+        asked = ask(recipe)
+        return asked, estimate(asked), None
     except Exception as error:
         # The guard is there to help: whatever it trips over, the run goes on without it.
-        return None, str(error).strip().split("\n")[0] or type(error).__name__
+        return None, None, str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _ask(

@@ -93,6 +93,10 @@ def test_a_failure_of_its_own_never_ends_a_run(monkeypatch):
     assert said == ["memory could not be estimated ('a surprise'); 5 GB free"]
     assert found.answer is None
 
+    monkeypatch.undo()
+    monkeypatch.setattr(memory_guard, "estimate", fails)
+    assert "could not be estimated ('a surprise')" in expect(monkeypatch, None)[1][0]
+
     def unknown(*args: object, **options: object) -> None:
         raise ModelError("no such family\nmore")
 
