@@ -11,7 +11,7 @@ import torch
 from preference_objectives import LOSSES, VOCABULARY, batch_of, examples, objective_of
 
 from ftk.core.types import NUM_BYTES, Batch, Example
-from ftk.data.pieces import Cutter
+from ftk.data.pieces import Cutter, Stretch
 from ftk.objectives.cpt import CptObjective
 from ftk.objectives.sft import SftObjective
 
@@ -67,8 +67,8 @@ def pieces(count: int, *, seed: int = 0) -> list[Example]:
     made: list[Example] = []
     while len(made) < count:
         length = int(rng.integers(1, 20))
-        found = [*cutter.push(rng.integers(3, VOCABULARY, length).astype(np.int32), rng.integers(1, 5, length))]
-        for piece in [*found, *cutter.end()]:
+        stretch = Stretch(rng.integers(3, VOCABULARY, length).astype(np.int32), rng.integers(1, 5, length))
+        for piece in [*cutter.push(stretch), *cutter.end()]:
             learned_L = np.arange(len(piece.token_ids_L)) >= piece.num_context
             columns = {NUM_BYTES: np.asarray(piece.num_bytes, np.float32)}
             made.append(Example(piece.token_ids_L, learned_L.astype(np.float32), learned_L, len(made), columns=columns))
