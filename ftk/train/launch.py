@@ -15,11 +15,13 @@ from typing import Literal
 
 import torch
 
-from ftk.core.errors import RunError, SetupError
+from ftk.core.errors import ExitCode, RunError, SetupError
 from ftk.train.group import is_in_group, threads_per_process
 
 GRACE_SECONDS = 10.0
 """How long the others may take to end by themselves after one has failed."""
+STOP_GRACE_SECONDS = 600.0
+"""The same after one has stopped in good order, which all do together: the slowest may still be letting go of much."""
 TAIL_LINES = 20
 """Lines of a silent process's errors that are shown when it fails."""
 
@@ -131,7 +133,8 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
         codes = [child.poll() for child in children]
         failed = [rank for rank, code in enumerate(codes) if code]
         if failed:
-            _wait_for(children, GRACE_SECONDS)
+            in_order = codes[failed[0]] in (ExitCode.STOPPED, ExitCode.INTERRUPTED)
+            _wait_for(children, STOP_GRACE_SECONDS if in_order else GRACE_SECONDS)
             return failed[0]
         if all(code == 0 for code in codes):
             return None

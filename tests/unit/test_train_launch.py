@@ -38,6 +38,10 @@ def test_a_code_that_all_agree_on_passes_through():
     assert launch.launch(python("sys.exit(75)"), processes=2) == 75
 
 
+def test_a_process_that_takes_longer_to_stop_than_another_is_waited_for():
+    assert launch.launch(python("time.sleep(1.5 if rank == 0 else 0); sys.exit(75)"), processes=2) == 75
+
+
 def test_the_first_process_failing_gives_its_code():
     assert launch.launch(python("sys.exit(4) if rank == 0 else time.sleep(60)"), processes=2) == 4
 
