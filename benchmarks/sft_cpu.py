@@ -8,21 +8,25 @@ process. TRL runs as it comes, which is with activation checkpointing, and with 
 takes more memory; the ratios are to TRL as it comes. Needs the development extra.
 """
 
-import argparse
-import json
-import os
-import statistics
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-WARMUP_STEPS = 3
+from in_turn import (
+    WARMUP_STEPS,
+    Contenders,
+    Result,
+    Results,
+    ftk_run,
+    in_turn,
+    largest_difference,
+    medians,
+    options,
+    peer_run,
+)
+
 PACKED_STEPS, PACKED_WARMUP_STEPS = 3, 1
 """TRL counts packed rows in a batch, of `max_length` tokens each, so a few steps have as many tokens."""
-CONTENDERS: dict[str, Mapping[str, object] | tuple[str, ...]] = {
+CONTENDERS: Contenders = {
     "ftk padded": {"task.prompt_loss_weight": 0, "data.packing": "false"},
     "ftk packed": {"task.prompt_loss_weight": 0, "data.packing": "true"},
     "ftk default": {"task.prompt_loss_weight": 0.1, "data.packing": "false"},
@@ -33,110 +37,44 @@ CONTENDERS: dict[str, Mapping[str, object] | tuple[str, ...]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=23, help="optimizer steps a run")
-    parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--data", default="ftk://orders/train", help="rows that both train on")
-    parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepare(folder, arguments)
-        runs: dict[str, list[dict[str, Any]]] = {contender: [] for contender in CONTENDERS}
-        for round_number in range(1, arguments.rounds + 1):
-            for contender in CONTENDERS:
-                result = run(contender, folder, arguments)
-                runs[contender].append(result)
-                print(
-                    f"round {round_number}  {contender:<29} {result['tokens_per_second']:8.0f} tokens/s  "
-                    f"peak {result['peak_bytes'] / 1e9:5.2f} GB",
-                    flush=True,
-                )
-    report(runs)
-
-
-def prepare(folder: Path, arguments: argparse.Namespace) -> None:
-    """A random model with ftk://tiny's tokenizer, and the rows as tokens in the order in which ftk draws them."""
-    subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("sft_cpu_inputs.py")),
-            str(folder),
-            *("--vocabulary", str(arguments.vocabulary)),
-            *("--data", arguments.data),
-            *("--max-length", str(arguments.max_length)),
-            *("--steps", str(arguments.steps)),
-            *("--threads", str(arguments.threads)),
-        ],
-        check=True,
+    arguments = options(__doc__, data="ftk://orders/train", unit="rows").parse_args()
+    results = in_turn(
+        list(CONTENDERS),
+        partial(result_of, steps=arguments.steps),
+        inputs=Path(__file__).with_name("sft_cpu_inputs.py"),
+        arguments=arguments,
+        shown=lambda contender, rate: f"{contender:<29} {rate:8.0f} tokens/s",
     )
+    report(results)
 
 
-def run(contender: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One run in a process of its own: losses by step, tokens a second, and peak memory in bytes."""
-    choice = CONTENDERS[contender]
+def result_of(contender: str, folder: Path, *, steps: int) -> Result:
+    """Losses by step, real tokens a second, and peak memory in bytes."""
+    choice, warmup_steps = CONTENDERS[contender], WARMUP_STEPS
     if isinstance(choice, tuple):
-        is_padded = "padded" in choice
-        steps = arguments.steps if is_padded else PACKED_STEPS
-        warmup_steps = WARMUP_STEPS if is_padded else PACKED_WARMUP_STEPS
-        command = [str(Path(__file__).with_name("sft_cpu_trl.py")), str(folder), str(steps), *choice]
-        output, peak_bytes = measure([sys.executable, *command], folder)
-        answer = json.loads(output.splitlines()[-1])
-        seconds = answer["seconds"][-1] - answer["seconds"][warmup_steps - 1]
-        rate = sum(answer["tokens"][warmup_steps:]) / seconds
-        return {"losses": answer["losses"], "tokens_per_second": rate, "peak_bytes": peak_bytes}
-    overrides = [f"{path}={value}" for path, value in choice.items()]
-    command = ["-m", "ftk", "train", str(folder / "recipe.yaml"), *overrides, "--fresh", "--json"]
-    output, peak_bytes = measure([sys.executable, *command], folder)
-    run_folder = Path(json.loads(output.splitlines()[-1])["run_folder"])
-    steps = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    counts = [step["tokens"] - before["tokens"] for before, step in zip([{"tokens": 0}, *steps], steps, strict=False)]
-    timed = list(zip(counts, steps, strict=True))[WARMUP_STEPS:]
-    seconds = sum(count / step["tokens_per_second"] for count, step in timed)
-    rate = sum(count for count, _ in timed) / seconds
-    return {"losses": [step["loss"] for step in steps], "tokens_per_second": rate, "peak_bytes": peak_bytes}
+        if "packing" in choice:
+            steps, warmup_steps = PACKED_STEPS, PACKED_WARMUP_STEPS
+        run = peer_run(folder, Path(__file__).with_name("sft_cpu_trl.py"), steps=steps, choices=choice)
+    else:
+        run = ftk_run(folder, choice)
+    rate = sum(run.tokens[warmup_steps:]) / run.seconds_after(warmup_steps)
+    return Result(run.losses, rate, run.peak_bytes)
 
 
-def measure(command: list[str], folder: Path) -> tuple[str, int]:
-    """Standard output of a process, and its peak resident memory in bytes as the operating system counted it."""
-    log = folder / "log.txt"
-    threads = json.loads((folder / "settings.json").read_text())["threads"]
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        )
-        assert process.stdout is not None
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        sys.exit(f"{' '.join(command)} failed:\n{log.read_text()[-4000:]}")
-    return output, usage.ru_maxrss * 1024
-
-
-def report(runs: dict[str, list[dict[str, Any]]]) -> None:
+def report(results: Results) -> None:
     """The table of medians, the ratios to the better of TRL's settings, and how far the losses agree."""
-    rates = {
-        name: statistics.median(result["tokens_per_second"] for result in results) for name, results in runs.items()
-    }
-    peaks = {name: statistics.median(result["peak_bytes"] for result in results) for name, results in runs.items()}
+    rates, peaks = medians(results)
     best_trl = max(rates["trl padded"], rates["trl packing"])
     least_trl = min(peaks["trl padded"], peaks["trl packing"])
     print("\n| run | tokens/s, median | / better TRL | peak memory | / lesser TRL |")
     print("| --- | --- | --- | --- | --- |")
-    for name in runs:
+    for name in results:
         print(
             f"| {name} | {rates[name]:,.0f} | {rates[name] / best_trl:.2f} | {peaks[name] / 1e9:.2f} GB "
             f"| {peaks[name] / least_trl:.2f} |"
         )
-    pairs = list(zip(runs["ftk padded"][0]["losses"][:20], runs["trl padded"][0]["losses"][:20], strict=False))
-    differences = [abs(ours - theirs) / abs(theirs) for ours, theirs in pairs]
-    print(f"\nlosses of the first {len(differences)} steps: largest relative difference {max(differences):.1e}")
+    num_steps, worst = largest_difference(results["ftk padded"], results["trl padded"])
+    print(f"\nlosses of the first {num_steps} steps: largest relative difference {worst:.1e}")
 
 
 if __name__ == "__main__":
