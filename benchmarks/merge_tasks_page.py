@@ -1,0 +1,112 @@
+"""The page of `merge_tasks.py`: tables, ensembles beside them, and what they say in sentences."""
+
+import json
+import os
+import platform
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from merge_tasks_plan import EPOCHS, HEALING_STEPS, NUM_EVAL, NUM_TRAIN, TASKS, Model
+
+
+def metric(result: dict[str, Any], task: str, name: str = "exact_match") -> float:
+    """One figure of one task."""
+    return float(result["metrics"][f"{name}[task={task}]"])
+
+
+def cells(result: dict[str, Any]) -> list[str]:
+    """Exact matches and right fields of each task."""
+    return [f"{metric(result, task):.1%} ({metric(result, task, 'json_fields'):.0%})" for task in TASKS]
+
+
+def votes(folder: Path, models: list[Model]) -> dict[str, float]:
+    """Share of right answers by task where the models vote; on a tie the first to have given an answer is heard."""
+    given = [[json.loads(line) for line in (folder / f"{one.name}.answers.jsonl").open()] for one in models]
+    right: Counter[str] = Counter()
+    for number, rows in enumerate(zip(*given, strict=True)):
+        heard = Counter(row["answer"].strip() for row in rows).most_common(1)[0][0]
+        right[TASKS[number // NUM_EVAL]] += heard == rows[0]["reference"].strip()
+    return {task: right[task] / NUM_EVAL for task in TASKS}
+
+
+def page(sections: dict[str, list[Model]], results: dict[str, dict[str, Any]], folder: Path) -> str:
+    """The page as Markdown."""
+    lines = [
+        "# What merging keeps",
+        "",
+        f"Written by `merge_tasks.py` on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} {platform.machine()} CPU cores. "
+        f"ftk://tiny, three tasks of {NUM_TRAIN} rows, {EPOCHS} epochs of each, every weight tuned; the rest as in "
+        "recipes/quickstart.yaml, one seed.",
+        f"Figures are exact matches of {NUM_EVAL} held-out rows a task, about a third of them with words that no "
+        "training row has; in brackets the share of right fields. One row is a point.",
+    ]
+    header = [f"| model | {' | '.join(TASKS)} |", "| --- |" + " --- |" * len(TASKS)]
+    for title, models in sections.items():
+        lines += ["", f"## {title}", "", *header]
+        lines += [f"| {one.title} | {' | '.join(cells(results[one.name]))} |" for one in models]
+    return "\n".join([*lines, *ensembles(sections, results, folder), *findings(sections, results), ""])
+
+
+def ensembles(sections: dict[str, list[Model]], results: dict[str, dict[str, Any]], folder: Path) -> list[str]:
+    """Majorities, with what they cost a request."""
+    groups = {
+        "majority of the models tuned on one task": sections["Tuned"][1:4],
+        "majority of all models that are merged of three": sections["All three merged"],
+    }
+    single = results["joint"]["seconds"]
+    lines = [
+        "",
+        "## Ensembles beside them",
+        "",
+        "The answer that most models give; on a tie the one that comes first in the tables above. A merged model costs "
+        "a request what one model does.",
+        "",
+        f"| ensemble | {' | '.join(TASKS)} | models a request | time of the joint model |",
+        "| --- |" + " --- |" * (len(TASKS) + 2),
+    ]
+    for title, models in groups.items():
+        found = votes(folder, models)
+        cost = sum(results[one.name]["seconds"] for one in models) / single
+        shares = " | ".join(f"{found[task]:.1%}" for task in TASKS)
+        lines.append(f"| {title} | {shares} | {len(models)} | {cost:.1f} |")
+    return lines
+
+
+def findings(sections: dict[str, list[Model]], results: dict[str, dict[str, Any]]) -> list[str]:
+    """What the tables say, in sentences made from their figures."""
+    alone = {task: metric(results[task], task) for task in TASKS}
+
+    def of(name: str, task: str) -> str:
+        return f"{metric(results[name], task):.1%}"
+
+    def kept(name: str, tasks: tuple[str, ...]) -> float:
+        return min(metric(results[name], task) / alone[task] if alone[task] else 0.0 for task in tasks)
+
+    lines = ["", "## What is to be seen", ""]
+    lines.append(
+        f"- Tuned in a row, orders fall from {alone['orders']:.1%} to {of('orders_contacts', 'orders')} after contacts "
+        f"and {of('orders_contacts_events', 'orders')} after events. Trained together they stay at "
+        f"{of('joint', 'orders')}, contacts at {of('joint', 'contacts')} and events at {of('joint', 'events')}."
+    )
+    for title, tasks in (("Orders and contacts merged", TASKS[:2]), ("All three merged", TASKS)):
+        for kind in ("arithmetic", "ties", "slerp"):
+            candidates = [one for one in sections[title] if kind in one.name]
+            best = max(candidates, key=lambda one: kept(one.name, tasks))
+            lines.append(
+                f"- {title}, {best.title}: of each task at least {kept(best.name, tasks):.0%} of what its own model "
+                f"reaches ({', '.join(f'{task} {of(best.name, task)}' for task in tasks)})"
+                f"{', the best of those tried' if len(candidates) > 1 else ''}."
+            )
+    last = sections["A task subtracted"]
+    lines += [
+        f"- {one.title.capitalize()}: orders {of(one.name, 'orders')}, contacts {of(one.name, 'contacts')}, events "
+        f"{of(one.name, 'events')}."
+        for one in last
+    ]
+    lines.append(
+        f"- Stacked to 6 layers the model tuned on orders goes from {alone['orders']:.1%} to "
+        f"{of('upscaled', 'orders')}; {HEALING_STEPS} steps of training bring it to {of('healed', 'orders')}."
+    )
+    return lines
