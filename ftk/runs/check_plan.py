@@ -25,7 +25,7 @@ from ftk.models.settings import ModelSettings
 from ftk.objectives.sft import Sft
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
-from ftk.runs.training_data import max_length_of
+from ftk.runs.max_length import max_length_of
 
 _RECIPE_SUFFIXES = (".yaml", ".yml")
 _BARE_RECIPE = "model: ftk://tiny\ndata: {train: ftk://orders/train}\n"

@@ -25,7 +25,8 @@ from ftk.objectives.sft import Sft
 from ftk.recipe.load import load_recipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.infilling import infilling_of
-from ftk.runs.training_data import check_overlap, max_length_of, read_text_part, recipe_renderer, retrieval_of
+from ftk.runs.max_length import max_length_of
+from ftk.runs.training_data import check_overlap, read_text_part, recipe_renderer, retrieval_of
 from ftk.runs.trust import tell_of_code
 
 if TYPE_CHECKING:

@@ -31,9 +31,10 @@ from ftk.runs.eval_request import EvalRequest, file_for_answers, free_file, reci
 from ftk.runs.evaluate_besides import Besides
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.infilling import Filler, held_out_holes, infilling_of
+from ftk.runs.max_length import max_length_of
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model
-from ftk.runs.training_data import max_length_of, read_text_part, recipe_renderer
+from ftk.runs.training_data import read_text_part, recipe_renderer
 from ftk.runs.trust import tell_of_code
 
 UNBOUND = 2**31 - 1
@@ -273,7 +274,11 @@ def _answers(
             pad_token_id=model.pad_token_id,
             shots=shots,
             by=settings.by,
-            tell=lambda sentence, num_shots=num_shots: tell(f"with {num_shots} examples: {sentence}"),  # type: ignore[misc]
+            tell=_about_shots(tell, num_shots),
         )
         for num_shots, shots in shown.items()
     )
+
+
+def _about_shots(tell: Callable[[str], None], num_shots: int) -> Callable[[str], None]:
+    return lambda sentence: tell(f"with {num_shots} examples: {sentence}")

@@ -14,9 +14,10 @@ from ftk.recipe.load import LoadedRecipe
 from ftk.recipe.schema import Recipe
 from ftk.runs.bias import read_run_bias
 from ftk.runs.environment import environment
+from ftk.runs.figures import left_to_right_harm, sample_answer
 from ftk.runs.folder import RunFolder, choose_folder
 from ftk.runs.long_context import check_passkey, show_passkeys
-from ftk.runs.measure import Measure, check_questions, sample_answer
+from ftk.runs.measure import Measure, check_questions
 from ftk.runs.memory_guard import compare_memory, expect_memory
 from ftk.runs.out_of_memory import TRAIN_REMEDIES, out_of_memory_told
 from ftk.runs.publish import Publisher, check_push, push_to_hub
@@ -92,7 +93,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False,
                 before,
                 after,
                 measure.forgetting(before, after),
-                measure.left_to_right_harm(before, after),
+                left_to_right_harm(before, after),
             )
             told += filter(None, [compare_memory(expected, folder.path, accelerator.device)])
             if recipe.output.push_to_hub:

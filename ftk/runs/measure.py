@@ -1,18 +1,14 @@
 """The model of a run, measured: losses while it trains, and everything before and after."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ftk.core.atomic import atomic_write
 from ftk.core.errors import DataError
-from ftk.core.json_values import finite
 from ftk.core.types import Batch, Conversation
 from ftk.data.batches import evaluation_batches
 from ftk.evaluation.retention import forgetting, general_text_batches, general_text_bytes
@@ -22,11 +18,11 @@ from ftk.numerics.likelihood import bits_per_byte, perplexity
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import ask, evaluate_answers, pick_rows, pick_shots
 from ftk.runs.bias import BiasData, measure_bias
+from ftk.runs.figures import GENERAL_LOSS, Figures
 from ftk.runs.folder import RunFolder
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.infilling import Filler
 from ftk.runs.long_context import LongContext
-from ftk.runs.summary import SampleAnswer
 from ftk.runs.training_data import InfillingData, Part, TrainingData
 from ftk.runs.tuned_model import TunedModel
 from ftk.runs.without_context import NO_CONTEXT, named_without_context
@@ -34,34 +30,6 @@ from ftk.train.shard import gathered, is_sharded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-GENERAL_LOSS = "general_loss"
-"""Loss on the built-in general text, in nats a token: what the model keeps of what it knew."""
-LEFT_TO_RIGHT_LOSS = "left_to_right_loss"
-"""Loss on held-out texts as they stand, in nats a token, where a model learns to fill holes in such."""
-MAX_HARM = 0.02
-"""Share of its left-to-right loss by which infilling may raise it before that is pointed out."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What a model was measured to be."""
-
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    sample: tuple[str, str, str] | None = None
-    """Question, reference and answer of one held-out row."""
-
-    def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        values = finite({"metrics": self.metrics, "sample": self.sample})
-        atomic_write(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        # Without those that were no number.
-        metrics = {name: value for name, value in saved["metrics"].items() if value is not None}
-        return cls(metrics, tuple(saved["sample"]) if saved["sample"] else None)
 
 
 def check_questions(recipe: Recipe, data: TrainingData) -> None:
@@ -152,16 +120,6 @@ class Measure:
             return None
         limit = self._settings.max_forgetting
         return forgetting(before.metrics[GENERAL_LOSS], after.metrics[GENERAL_LOSS], max_forgetting=limit)
-
-    def left_to_right_harm(self, before: Figures, after: Figures) -> str | None:
-        """A sentence where infilling has cost more than a fiftieth of how well held-out texts are read on."""
-        was, now = (figures.metrics.get(LEFT_TO_RIGHT_LOSS) for figures in (before, after))
-        if was is None or now is None or now <= was * (1 + MAX_HARM):
-            return None
-        return (
-            f"reading on suffers: the left-to-right loss on held-out texts rose from {was:.3f} to {now:.3f} nats a "
-            f"token, by more than {MAX_HARM:.0%}. A lower task.fim_rate or learning rate keeps more"
-        )
 
     def _everything(self, model: nn.Module, when: str, shots: tuple[int, ...], path: Path) -> Figures:
         metrics: dict[str, float] = {}
@@ -308,11 +266,3 @@ class Measure:
             process_index=self._accelerator.process_index,
             num_processes=self._accelerator.num_processes,
         )
-
-
-def sample_answer(before: Figures, after: Figures) -> SampleAnswer | None:
-    """One held-out row with its answers, where answers were generated."""
-    if after.sample is None:
-        return None
-    question, reference, answer = after.sample
-    return SampleAnswer(question, reference, before.sample[2] if before.sample else None, answer)

@@ -8,8 +8,8 @@ from ftk.core.atomic import atomic_write
 from ftk.core.json_values import finite
 from ftk.runs.bias import bias_sentence
 from ftk.runs.falling_chosen import falling_chosen, logged_steps
+from ftk.runs.figures import Figures
 from ftk.runs.folder import RunFolder
-from ftk.runs.measure import Figures
 from ftk.runs.summary import comparison
 from ftk.runs.without_context import context_sentence
 from ftk.train.loop import FitResult

@@ -22,20 +22,18 @@ from ftk.data.retrieval import Retrieval
 from ftk.data.settings import DataSettings, Source
 from ftk.data.text_report import TextReport
 from ftk.data.texts import read_texts
-from ftk.models.load import load_config, load_tokenizer, max_positions
+from ftk.models.load import load_tokenizer
 from ftk.objectives.cpt import Cpt
 from ftk.objectives.infill import Infill
 from ftk.objectives.sft import Sft
 from ftk.recipe.schema import Recipe
 from ftk.runs.infilling import added_line, held_out_holes, infilling_of
+from ftk.runs.max_length import max_length_of
 from ftk.runs.tuned_model import NewTokens
 from ftk.runs.without_context import rows_without_context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-DEFAULT_MAX_LENGTH = 2048
-"""Tokens of the longest row where the recipe says nothing; the model's positions may allow less."""
 
 
 @dataclass(frozen=True)
@@ -278,24 +276,3 @@ def check_retrieval(recipe: Recipe, parts: Sequence[Part]) -> None:
             "Leave it out, or say which column is which (columns: {context: ..., question: ..., answer: ...})",
             place="data.retrieval",
         )
-
-
-def max_length_of(recipe: Recipe) -> int:
-    """Tokens of the longest row.
-
-    Raises:
-        RecipeError: `data.max_length` is beyond the model's positions.
-    """
-    positions = max_positions(load_config(recipe.model))
-    asked = recipe.data.max_length
-    if asked is None:
-        is_extended = recipe.model.context is not None and recipe.model.context.extends
-        most = positions if is_extended and positions is not None else DEFAULT_MAX_LENGTH
-        return min(most, positions or DEFAULT_MAX_LENGTH)
-    if positions is not None and asked > positions:
-        raise RecipeError(
-            f"{asked} tokens are more than the {positions} positions that {recipe.model.id} has. Set it to "
-            f"{positions} or less, or have the model read further: model.context.length={asked}",
-            place="data.max_length",
-        )
-    return asked

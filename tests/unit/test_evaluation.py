@@ -16,7 +16,7 @@ from ftk.evaluation.retention import forgetting, general_text, general_text_batc
 from ftk.evaluation.score import loss_metrics, objective_metrics
 from ftk.models.scoring import ScoringModel
 from ftk.objectives.sft import SftObjective
-from ftk.runs.measure import Figures
+from ftk.runs.figures import Figures
 
 LENGTHS = [4, 9, 17, 5, 30, 3, 12]
 
@@ -171,7 +171,7 @@ def test_an_objective_without_rows_or_weight_has_no_loss():
 
 def test_a_loss_beyond_what_a_float_holds():
     model = Stub()
-    model.forward = lambda batch: TokenScores(batch.weights_BL * -1000, batch.answers_BL)  # type: ignore[method-assign]
+    model.forward = lambda batch: TokenScores(batch.weights_BL * -1000, batch.answers_BL)
     batches = evaluation_batches(examples_of([4]), rows_per_batch=1, pad_token_id=0)
     assert loss_metrics(model, batches) == {"loss": 1000.0, "perplexity": math.inf, "token_accuracy": 1.0}
 
