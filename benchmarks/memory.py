@@ -91,8 +91,8 @@ def run(cell: Cell, folder: Path, *, device: str) -> Result:
         recipe,
         config,
         [batch],
-        precision=cell.precision,  # type: ignore[arg-type]
-        device=device,  # type: ignore[arg-type]
+        precision=cell.precision,
+        device=device,
         device_bytes=device_bytes,
     )
     seconds = (between - started, time.monotonic() - between)
@@ -103,7 +103,7 @@ def run(cell: Cell, folder: Path, *, device: str) -> Result:
 
 def analytic_bytes(recipe: Recipe, batch: Batch, *, device: str, device_bytes: int | None) -> MemoryBytes:
     """The analytic answer for the very tokens of a batch."""
-    asked = question(recipe, device=device, device_bytes=device_bytes)  # type: ignore[arg-type]
+    asked = question(recipe, device=device, device_bytes=device_bytes)
     setup = replace(asked.setup, scored=int((batch.weights_BL > 0).sum()), length=batch.input_ids_BL.shape[1])
     said = training_peak(asked.numbers.architecture, asked.numbers.weights, setup).bytes
     # torch counts tensors and workspaces; what CUDA itself holds of a process is not among them.

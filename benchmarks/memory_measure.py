@@ -42,7 +42,7 @@ def measure_cpu(recipe: Recipe, batch: Batch) -> tuple[int, None]:
         step([batch], learning_rate=1e-4)
         with record_function("second step"):
             step([batch], learning_rate=1e-4)
-    events = list(profiler.profiler.kineto_results.events())  # type: ignore[union-attr]
+    events = list(profiler.profiler.kineto_results.events())
     start = next(event.start_ns() for event in events if event.name() == "second step")
     held = peak = 0
     for event in sorted((one for one in events if one.name() == "[memory]"), key=lambda one: one.start_ns()):

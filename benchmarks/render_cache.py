@@ -32,7 +32,7 @@ def write_rows(file: Path, num_rows: int) -> None:
 
 def start(file: Path, renderer: Renderer, cache: Path) -> tuple[float, PreparationReport]:
     """Seconds, and what was found."""
-    settings = DataSettings(train=str(file), truncation="right")  # type: ignore[arg-type]
+    settings = DataSettings(train=str(file), truncation="right")
     begin = time.perf_counter()
     conversations = read_conversations(settings.train, role="train")
     _, report = prepare(

@@ -1,8 +1,8 @@
-"""Write ftk://documents: questions about orders, each with the sentence that answers it, and names for a measure of bias.
+"""Write ftk://documents: questions about orders, each with the sentence that answers it, and names to measure bias.
 
-Run it as `python scripts/build_documents.py`. The sentences are those of ftk://orders, so that training and held-out rows
-share none; a question names the customer, and asks for the city or the goods. Which documents stand beside the right one
-is the recipe's to say (`data.retrieval`).
+Run it as `python scripts/build_documents.py`. The sentences are those of ftk://orders, so that training and held-out
+rows share none; a question names the customer, and asks for the city or the goods. Which documents stand beside the
+right one is the recipe's to say (`data.retrieval`).
 """
 
 import json

@@ -187,6 +187,11 @@ def layout(rng: Rng, kind: str, keys: list[str]) -> Frame:
     return rng.choice(choices)
 
 
+def compact(record: Record) -> str:
+    """A record as JSON without spaces."""
+    return json.dumps(record, separators=(",", ":"))
+
+
 def turn(question: str, answer: str) -> list[Message]:
     """A user's message and the answer."""
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -199,7 +204,7 @@ def rewriting(rng: Rng) -> list[Message]:
     sources = [rng.choice([prose_frame, bare_frame, natural_frame, natural_frame, layout])(rng, kind, keys)]
     sources += [rng.choice([prose_frame, natural_frame])(rng, kind, keys) for _ in range(rng.choice([0, 1, 3]))]
     if rng.random() < 0.6:
-        target: Frame = lambda record: json.dumps(record, separators=(",", ":"))  # noqa: E731
+        target: Frame = compact
     else:
         target = rng.choice([layout, layout, prose_frame])(rng, kind, keys)
     messages = []

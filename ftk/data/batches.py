@@ -172,7 +172,8 @@ class TrainBatches:
         trunks_N = np.add.reduceat(examples.branches == 0, starts_N, dtype=np.int64)
         numbers = [number for number in np.unique(examples.branches) if number != 0]
         completions = [np.add.reduceat(examples.branches == number, starts_N, dtype=np.int64) for number in numbers]
-        return trunks_N + np.max(completions, axis=0, initial=0)  # type: ignore[no-any-return]
+        longest_N: NDArray[np.int64] = np.max(completions, axis=0, initial=0)
+        return trunks_N + longest_N
 
     def _order_depends_on(self) -> dict[str, Any]:
         return {

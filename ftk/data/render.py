@@ -88,7 +88,8 @@ class Renderer:
     @cached_property
     def bos_token_id(self) -> int | None:
         """The token that begins each row, whether the template or the tokenizer adds it."""
-        return self.tokenizer.bos_token_id  # type: ignore[no-any-return]
+        token_id: int | None = self.tokenizer.bos_token_id
+        return token_id
 
     def render(self, conversation: Conversation, **how: Any) -> Rendered:
         """One conversation; `how` is as of `render_many`."""
@@ -227,14 +228,14 @@ class Renderer:
         return Rendered(token_ids_L, weights_L, answers_L)
 
     def _encode(self, texts: Sequence[str]) -> "Sequence[Encoding]":
-        encoded = self.tokenizer(
+        encoded: Sequence[Encoding] = self.tokenizer(
             list(texts),
             add_special_tokens=False,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
-        )
-        return encoded.encodings  # type: ignore[no-any-return]
+        ).encodings
+        return encoded
 
     def _with_bos(self, token_ids: list[int]) -> list[int]:
         if self._tokenizer_adds_bos and token_ids[:1] != [self.bos_token_id]:

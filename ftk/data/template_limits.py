@@ -8,6 +8,7 @@ import resource
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -39,7 +40,7 @@ class TemplateLimits:
         self._measured = -_MEASURE_EVERY_SECONDS
         self._soft = resource.RLIM_INFINITY
         self._before: tuple[int, int] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        self._handler: object = None
+        self._handler: Callable[[int, FrameType | None], object] | int = signal.SIG_DFL
         self._is_main = False
 
     def __enter__(self) -> None:
@@ -66,11 +67,12 @@ class TemplateLimits:
             resource.setrlimit(resource.RLIMIT_DATA, (bound, self._before[1]))
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
-            self._handler = signal.signal(signal.SIGVTALRM, _too_long)
+            # None stands for a handler that Python did not install, and cannot be put back.
+            self._handler = signal.signal(signal.SIGVTALRM, _too_long) or signal.SIG_DFL
 
     def _end(self) -> None:
         if self._is_main:
-            signal.signal(signal.SIGVTALRM, self._handler)  # type: ignore[arg-type]
+            signal.signal(signal.SIGVTALRM, self._handler)
         resource.setrlimit(resource.RLIMIT_DATA, self._before)
 
     def _bound(self) -> int | None:

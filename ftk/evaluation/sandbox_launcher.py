@@ -31,7 +31,8 @@ def main(
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    text = open(program, "rb").read()  # noqa: SIM115 -- this process ends soon
+    with open(program, "rb") as file:
+        text = file.read()
     _limit(seconds=float(seconds), memory_bytes=int(memory_bytes), file_bytes=int(file_bytes), num=int(num_processes))
     try:
         exec(compile(text, "program.py", "exec"), {"__name__": "__main__"})

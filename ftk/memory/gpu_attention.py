@@ -33,7 +33,9 @@ def gpu_attention(*, masks: bool) -> Iterator[None]:
     """
     own = F.scaled_dot_product_attention
 
-    def attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **settings: Any) -> Tensor:
+    def attend(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *settings: Any, **named: Any
+    ) -> Tensor:
         mask = attn_mask if masks else None
         made: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
             _as_computed(query), _as_computed(key), _as_computed(value), mask

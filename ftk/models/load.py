@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -123,7 +124,7 @@ def load_model(
     model.name_or_path = model.config._name_or_path = place.reference
     model.config._commit_hash = place.revision
     _reach_further(model, original, settings, place)
-    return model if place.adapter_folder is None else _with_adapter(model, place)
+    return model if place.adapter_folder is None else _with_adapter(model, place.adapter_folder, place)
 
 
 def _extended(config: Any, settings: ModelSettings, place: ModelPlace) -> Any:
@@ -166,12 +167,11 @@ def _config(place: ModelPlace, settings: ModelSettings) -> "PreTrainedConfig":
     return cast("PreTrainedConfig", config)
 
 
-def _with_adapter(model: Any, place: ModelPlace) -> "PeftModel":
+def _with_adapter(model: Any, folder: Path, place: ModelPlace) -> "PeftModel":
     from peft import PeftConfig, PeftModel
     from safetensors import SafetensorError
     from transformers import AutoTokenizer, GenerationConfig
 
-    folder = place.adapter_folder
     try:
         config = PeftConfig.from_pretrained(folder)
         if config.is_prompt_learning:
@@ -179,7 +179,7 @@ def _with_adapter(model: Any, place: ModelPlace) -> "PeftModel":
                 f"the adapter in {folder} puts learned tokens before the prompt ({config.peft_type.value}), "
                 "which ftk cannot run yet"
             )
-        if (folder / TOKENIZER_CONFIG).exists():  # type: ignore[operator]
+        if (folder / TOKENIZER_CONFIG).exists():
             # Of tokens that were added the adapter has the rows, which must find a place.
             grow_vocabulary(model, len(AutoTokenizer.from_pretrained(folder)))
         adapted = PeftModel.from_pretrained(model, folder, config=config)
@@ -190,7 +190,7 @@ def _with_adapter(model: Any, place: ModelPlace) -> "PeftModel":
         ) from error
     except SafetensorError as error:
         raise _broken_weights(folder, error) from error
-    if (folder / "generation_config.json").exists():  # type: ignore[operator]
+    if (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return cast("PeftModel", adapted)
 

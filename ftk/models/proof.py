@@ -11,12 +11,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ftk.numerics.head import LogitTransform
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LARGEST_LOGIT = 60.0
 """Known logits range to both sides of 0 up to this, where a soft cap of 30 or 50 bends them visibly."""
@@ -47,7 +50,7 @@ class HeadPath:
     vocabulary_size: int
 
 
-def prove_head(causal_lm: nn.Module, base: nn.Module) -> tuple[HeadPath | None, str | None]:
+def prove_head(causal_lm: nn.Module, base: "PreTrainedModel") -> tuple[HeadPath | None, str | None]:
     """The proven path, or None and the reason why there is none.
 
     Args:
@@ -55,7 +58,7 @@ def prove_head(causal_lm: nn.Module, base: nn.Module) -> tuple[HeadPath | None, 
         base: the transformers model inside it, or itself.
     """
     names = {module: name for name, module in causal_lm.named_modules()}
-    head = base.get_output_embeddings()  # type: ignore[operator]
+    head = base.get_output_embeddings()
     if head is None:
         return None, "it has no output head that transformers knows of"
     reason = "its head reads something else than the last hidden state"
@@ -77,18 +80,18 @@ def prove_head(causal_lm: nn.Module, base: nn.Module) -> tuple[HeadPath | None, 
     return None, reason
 
 
-def prove_packing(base: nn.Module, backbone: nn.Module) -> bool:
+def prove_packing(base: "PreTrainedModel", backbone: nn.Module) -> bool:
     """Whether documents in one row, told apart by positions that start anew, see nothing of each other.
 
     The gradient of the second document's hidden states to the first one's embeddings is exactly zero, and they are
     what the document gives alone.
     """
-    device = base.get_input_embeddings().weight.device  # type: ignore[operator]
+    device = base.get_input_embeddings().weight.device
     positions = torch.tensor([[0, 1, 2, 0, 1, 2]], device=device)
     return _sees_its_own_alone(base, backbone, [1, 2, 3, 4, 5, 6], own=[3, 4, 5], position_ids=positions)
 
 
-def prove_trees(base: nn.Module, backbone: nn.Module) -> bool:
+def prove_trees(base: "PreTrainedModel", backbone: nn.Module) -> bool:
     """Whether completions that share a prompt in one row, under a mask of ours, see nothing of each other.
 
     Two prompts of two tokens with two completions of two tokens each: as `prove_packing`, for each text of a prompt and
@@ -96,7 +99,7 @@ def prove_trees(base: nn.Module, backbone: nn.Module) -> bool:
     """
     if attention_of(base) not in ("sdpa", "eager"):
         return False
-    device = base.get_input_embeddings().weight.device  # type: ignore[operator]
+    device = base.get_input_embeddings().weight.device
     texts = [[0, 1, 2, 3], [0, 1, 4, 5], [6, 7, 8, 9], [6, 7, 10, 11]]
     sees_MM = torch.eye(12, dtype=torch.bool, device=device)
     for text in texts:
@@ -110,16 +113,16 @@ def prove_trees(base: nn.Module, backbone: nn.Module) -> bool:
     return all(_sees_its_own_alone(base, backbone, tokens, own=text, **named) for text in texts)
 
 
-def attention_of(base: nn.Module) -> str:
+def attention_of(base: "PreTrainedModel") -> str:
     """The kind of attention, as transformers names it."""
-    return str(base.config.get_text_config()._attn_implementation)  # type: ignore[operator,union-attr]
+    return str(base.config.get_text_config()._attn_implementation)
 
 
-def attention_mask(sees_R1MM: Tensor, base: nn.Module) -> Tensor:
+def attention_mask(sees_R1MM: Tensor, base: "PreTrainedModel") -> Tensor:
     """Which place sees which, as the model's attention reads it: sdpa takes it as it is, eager attention adds it."""
     if attention_of(base) != "eager":
         return sees_R1MM
-    dtype = base.get_input_embeddings().weight.dtype  # type: ignore[operator]
+    dtype = base.get_input_embeddings().weight.dtype
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=sees_R1MM.device)
     return torch.where(sees_R1MM, torch.zeros_like(hidden), hidden)
 
@@ -137,10 +140,10 @@ def narrowest_window(text_config: Any) -> int:
 
 
 def _sees_its_own_alone(
-    base: nn.Module, backbone: nn.Module, tokens: list[int], *, own: list[int], **named: Tensor
+    base: "PreTrainedModel", backbone: nn.Module, tokens: list[int], *, own: list[int], **named: Tensor
 ) -> bool:
     """Whether the tokens at places `own` of a row give what they give alone, and nothing reaches them from others."""
-    embeddings = base.get_input_embeddings()  # type: ignore[operator]
+    embeddings = base.get_input_embeddings()
     leaves: list[Tensor] = []
 
     def on_embeddings(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
@@ -150,7 +153,8 @@ def _sees_its_own_alone(
     def hidden(tokens: list[int], **named: Tensor) -> Tensor:
         row = torch.tensor([tokens], device=embeddings.weight.device)
         output = backbone(input_ids=row, use_cache=False, **named)
-        return output.last_hidden_state[0].float()  # type: ignore[no-any-return]
+        states: Tensor = output.last_hidden_state[0].float()
+        return states
 
     hook = embeddings.register_forward_hook(on_embeddings)
     try:
@@ -174,10 +178,10 @@ def _sees_its_own_alone(
     return is_apart and bool((among.detach() - alone).norm() <= tolerance * alone.norm())
 
 
-def _backbones(base: nn.Module) -> list[nn.Module]:
+def _backbones(base: "PreTrainedModel") -> list[nn.Module]:
     """The text decoder, and what transformers calls the base model, which may be around it."""
     found: list[nn.Module] = []
-    for module in (base.get_decoder(), base.base_model):  # type: ignore[operator]
+    for module in (base.get_decoder(), base.base_model):
         if isinstance(module, nn.Module) and module is not base and module not in found:
             found.append(module)
     return found
@@ -197,7 +201,7 @@ def _transforms(config: Any) -> Iterator[LogitTransform]:
         yield LogitTransform(scale=1.0 / float(text.logits_scaling))
 
 
-def _own_forward(base: nn.Module, backbone: nn.Module, head: nn.Module) -> tuple[Tensor, Tensor] | None:
+def _own_forward(base: "PreTrainedModel", backbone: nn.Module, head: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Known logits put in for the head's, and what the forward made of them; None if the head's input is no match."""
     seen: dict[str, list[Tensor]] = {"hidden": [], "head input": [], "known": []}
 
@@ -213,7 +217,7 @@ def _own_forward(base: nn.Module, backbone: nn.Module, head: nn.Module) -> tuple
     hooks = [backbone.register_forward_hook(on_backbone), head.register_forward_hook(on_head)]
     try:
         with _as_evaluated(base):
-            row = torch.tensor([[1, 2, 3]], device=base.get_input_embeddings().weight.device)  # type: ignore[operator]
+            row = torch.tensor([[1, 2, 3]], device=base.get_input_embeddings().weight.device)
             logits = base(input_ids=row, use_cache=False).logits
     finally:
         for hook in hooks:

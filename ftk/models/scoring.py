@@ -6,7 +6,7 @@ V vocabulary, E experts.
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from ftk.models.arrange import Arrangement, as_given, as_trees, end_to_end, one_
 from ftk.models.proof import attention_mask, narrowest_window, prove_head, prove_packing, prove_trees
 from ftk.models.router import router_load
 from ftk.numerics.head import Budget, HeadScores, reference_scores, token_scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class ScoringModel(nn.Module):
@@ -175,16 +178,15 @@ class ScoringModel(nn.Module):
 
     @property
     def _config(self) -> Any:
-        return base_model(self.causal_lm).config.get_text_config()  # type: ignore[operator,union-attr]
+        return base_model(self.causal_lm).config.get_text_config()
 
 
-def base_model(causal_lm: Any) -> nn.Module:
+def base_model(causal_lm: Any) -> "PreTrainedModel":
     """The transformers model inside PEFT's wrapper, or the model itself."""
     from transformers import PreTrainedModel
 
     # Not by PEFT's class: importing PEFT takes two seconds, which full tuning need not wait for.
-    base: nn.Module = causal_lm if isinstance(causal_lm, PreTrainedModel) else causal_lm.get_base_model()
-    return base
+    return causal_lm if isinstance(causal_lm, PreTrainedModel) else causal_lm.get_base_model()
 
 
 def _scored(batch: Batch) -> Tensor:

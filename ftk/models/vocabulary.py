@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def grow_vocabulary(model: Any, num_tokens: int, *, new_token_ids: Sequence[int] | None = None) -> None:
@@ -31,11 +31,11 @@ def grow_vocabulary(model: Any, num_tokens: int, *, new_token_ids: Sequence[int]
         return
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     _set_to_mean(embeddings.weight, new, num_tokens=num_tokens)
-    if isinstance(head, nn.Module):
+    if head is not None:
         if head.weight is not embeddings.weight:
-            _set_to_mean(head.weight, new, num_tokens=num_tokens)  # type: ignore[arg-type]
-        if isinstance(getattr(head, "bias", None), Tensor):
-            _set_to_mean(head.bias, new, num_tokens=num_tokens)  # type: ignore[arg-type]
+            _set_to_mean(head.weight, new, num_tokens=num_tokens)
+        if getattr(head, "bias", None) is not None:
+            _set_to_mean(head.bias, new, num_tokens=num_tokens)
 
 
 def _set_to_mean(rows_ND: Tensor, new: Sequence[int], *, num_tokens: int) -> None:

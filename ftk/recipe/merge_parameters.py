@@ -1,6 +1,6 @@
 """The parameters of a merge's method: which there are, and that every number, gradient and filter of one is allowed."""
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,11 +69,16 @@ class MethodParameters:
     def _number(self, node: Written, path: str) -> Scalar | None:
         parameter = self._per_model[path.split(".")[-1]]
         value = node.value
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or not parameter.lowest <= value <= parameter.highest:
-            self._checked.refuse(node, f"{path} is {node.shown()}, expected {_between(parameter)}")
-            return None
-        return float(value)  # type: ignore[arg-type]
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            # A whole number may be too large to become one with a point.
+            and abs(value) <= sys.float_info.max
+            and parameter.lowest <= value <= parameter.highest
+        ):
+            return float(value)
+        self._checked.refuse(node, f"{path} is {node.shown()}, expected {_between(parameter)}")
+        return None
 
     def _field(self, node: Written, path: str) -> Scalar | None:
         adapter = self._whole[path.split(".")[-1]]

@@ -34,7 +34,7 @@ _SCALARS = {
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    """Knows the plain words of YAML 1.2 alone."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -44,6 +44,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+# Without those of YAML 1.1, by which `no` is false.
+_Loader.yaml_implicit_resolvers = {}
 for _kind, (_pattern, _first) in _SCALARS.items():
     _whole = re.compile(f"^(?:{_pattern.pattern})$")
     _Loader.add_implicit_resolver(_TAG + _kind, _whole, _first)

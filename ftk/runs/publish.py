@@ -45,7 +45,7 @@ class Publisher:
         state_dict = None
         if is_sharded(self._model):
             # Names as the causal model knows them, without the wrapper that scores tokens.
-            state_dict = full_state_dict(unwrapped(self._model).causal_lm, self._accelerator)  # type: ignore[arg-type]
+            state_dict = full_state_dict(unwrapped(self._model).get_submodule("causal_lm"), self._accelerator)
         if self._accelerator.is_main_process:
             save_model(
                 self._tuned.causal_lm,

@@ -6,7 +6,7 @@ Shapes: N examples, K completions of an example.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
@@ -196,4 +196,4 @@ def _from_main(accelerator: "Accelerator", find: Callable[[], FoundT]) -> FoundT
 
     found = [find() if accelerator.is_main_process else None]
     broadcast_object_list(found)
-    return found[0]  # type: ignore[return-value]
+    return cast("FoundT", found[0])

@@ -83,7 +83,7 @@ def adopt_slurm() -> None:
     env["RANK"] = env["SLURM_PROCID"]
     env["WORLD_SIZE"] = env["SLURM_NTASKS"]
     env["LOCAL_RANK"] = env["SLURM_LOCALID"]
-    env["LOCAL_WORLD_SIZE"] = re.match(r"\d+", env.get("SLURM_TASKS_PER_NODE", "1"))[0]  # type: ignore[index]
+    env["LOCAL_WORLD_SIZE"] = re.split(r"\D", env.get("SLURM_TASKS_PER_NODE", "1"), maxsplit=1)[0]
     env.setdefault("MASTER_ADDR", first_host(nodes))
     env.setdefault("MASTER_PORT", str(SLURM_PORT + int(env["SLURM_JOB_ID"]) % 1000))
 

@@ -214,8 +214,9 @@ class Step:
     def _sum_over_processes(self, values: Sequence[float]) -> list[float]:
         if self._accelerator.num_processes == 1:
             return list(values)
-        device = self._accelerator.device
-        return self._accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=device), "sum").tolist()  # type: ignore[no-any-return]
+        own = torch.tensor(values, dtype=torch.float64, device=self._accelerator.device)
+        sums: list[float] = self._accelerator.reduce(own, "sum").tolist()
+        return sums
 
 
 def _is_itself(seen: Sequence[Batch], batch: Batch) -> bool:

@@ -231,7 +231,7 @@ def test_rows_end_to_end_give_what_trees_give() -> None:
         model.config._attn_implementation = "sdpa"
         assert arrangement.input_ids_RM.shape == (1, sum(len(text) for one in TREES for text, _ in texts(one)))
         given = ScoringModel(model)
-        given._arrange = lambda batch, arrangement=arrangement: arrangement  # type: ignore[method-assign]
+        given._arrange = lambda batch, arrangement=arrangement: arrangement
         torch.testing.assert_close(given(batch).logps_BL, expected, rtol=2e-6, atol=1e-6)
 
 

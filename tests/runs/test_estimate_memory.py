@@ -24,7 +24,7 @@ def test_json_has_the_names_that_scripts_rely_on(capsys: pytest.CaptureFixture[s
     assert {"parameters", "trainable_parameters", "inference", "training", "per_device", "rule_of_thumb", "method"} <= {
         *answer
     }
-    assert {*answer["inference"]} == {"weights_bytes", "kv_cache_bytes", "total_bytes"}  # type: ignore[misc]
+    assert {*answer["inference"]} == {"weights_bytes", "kv_cache_bytes", "total_bytes"}
     kinds = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
     training: Any = answer["training"]
     assert training["total_bytes"] == sum(training[f"{kind}_bytes"] for kind in kinds)

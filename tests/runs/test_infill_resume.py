@@ -42,7 +42,7 @@ checkpoint: {{every: 1, keep: 2}}
         calls.append(1)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *arguments, **named)  # type: ignore[arg-type]
+        return step(self, *arguments, **named)
 
     with monkeypatch.context() as patched:
         patched.setattr(Step, "__call__", stopped)

@@ -119,7 +119,7 @@ def test_a_base_in_few_bits_can_be_told_where_no_run_tells(model_folder: Path, a
     assert (plain["base_precision"], told["base_precision"]) == ("original", "dequantized")
     for options in ({"quantization": "nf5"}, {"base_precision": "orignal"}):
         with pytest.raises(RecipeError, match="Did you mean"):
-            merge_adapters(None, [str(adapter)], out=tmp_path / "out", **options)  # type: ignore[arg-type]
+            merge_adapters(None, [str(adapter)], out=tmp_path / "out", **options)
 
 
 def test_without_a_tokenizer_there_is_no_comparison(model_folder: Path, adapter: Path, tmp_path: Path) -> None:

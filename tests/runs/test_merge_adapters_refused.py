@@ -152,7 +152,7 @@ def test_nothing_is_overwritten(model_folder: Path, adapter: Path, tmp_path: Pat
 def test_a_full_disk_is_told_before_anything_is_written(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 0, 10))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 0, 10))
     with pytest.raises(RecipeError, match="GB free"):
         merge_adapters(None, [str(adapter)], out=tmp_path / "deep" / "out", verify=False)
     assert not (tmp_path / "deep").exists()

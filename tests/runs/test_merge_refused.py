@@ -38,6 +38,7 @@ def test_differing_vocabularies_ask_for_a_choice(refusal):
     [
         (LINEAR.replace("3", "-1"), "weights 1, -1 sum to zero"),
         (LINEAR.replace("3", ".inf"), "weight is .inf, expected a number"),
+        (LINEAR.replace("3", "1" + "0" * 400), "0, expected a number"),
         (
             "merge_method: ties\nbase_model: a\nmodels: [{model: b, parameters: {weight: 1}}]\n"
             "parameters: {lambda: .nan}",

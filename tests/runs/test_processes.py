@@ -28,7 +28,7 @@ def train(recipe: Path, output: Path, *words: str) -> dict[str, object]:
     process = start_ftk("train", recipe, *QUIET, *words, "--output", output, "--json")
     out, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
+    return json.loads(out.splitlines()[-1])
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -55,8 +55,8 @@ def test_two_processes_learn_what_one_does(without_dropout: Path, tmp_path: Path
     assert expected.keys() == found.keys()
     for name, weight in found.items():
         torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
-    for key, value in alone["evaluation"]["after"].items():  # type: ignore[index]
-        assert finished["evaluation"]["after"][key] == pytest.approx(value, rel=1e-4), key  # type: ignore[index]
+    for key, value in alone["evaluation"]["after"].items():
+        assert finished["evaluation"]["after"][key] == pytest.approx(value, rel=1e-4), key
 
 
 def test_an_error_of_a_group_is_said_once(without_dropout: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def wait_for_steps(run: Path, process: object, num: int = 4) -> None:
         metrics = run / "metrics.jsonl"
         if metrics.exists() and metrics.read_bytes().count(b"\n") >= num:
             return
-        assert process.poll() is None, process.communicate()  # type: ignore[attr-defined]
+        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     raise AssertionError("the run made no steps")
 

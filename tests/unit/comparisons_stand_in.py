@@ -28,7 +28,7 @@ def single(prompt: str, completion: str, desirable: bool, *, row: int = 1) -> Co
 def run(
     rows: Any, *, truncation: str = "error", max_length: int = 64, renderer: Renderer = RENDERER, **how: Any
 ) -> tuple[Examples, PreparationReport]:
-    settings = DataSettings(train="unused", truncation=truncation)  # type: ignore[arg-type]
+    settings = DataSettings(train="unused", truncation=truncation)
     how = {"cache_folder": None, **how}
     return prepare_comparisons(rows, renderer, settings=settings, max_length=max_length, **how)
 

@@ -60,7 +60,7 @@ def test_messages_without_a_side(check: Check) -> None:
 
 
 def test_rows_that_do_not_read_are_told_of(check: Check) -> None:
-    report = check([plain(1), qa(["a"], "b"), plain(2)])  # type: ignore[arg-type]
+    report = check([plain(1), qa(["a"], "b"), plain(2)])
     finding = only(report, "unreadable")
     assert (finding.severity, finding.rows, finding.details) == ("error", (2,), ("the prompt is list, expected text",))
 

@@ -84,7 +84,7 @@ class TestUnpaired:
         for row, prompt, aside in zip(examples, "qqr", "cca", strict=True):
             alone = RENDERER.render(conversation(user(prompt), assistant(aside)), prompt_loss_weight=0.0)
             np.testing.assert_array_equal(whole(row, -1), alone.token_ids_L)
-            inside_L = (row.branches_L == 0) | (row.branches_L == -1)  # type: ignore[operator]
+            inside_L = (row.branches_L == 0) | (row.branches_L == -1)
             np.testing.assert_array_equal(row.weights_L[inside_L], alone.weights_L)
         assert (report.kind, report.num_desirable, report.num_answer_tokens) == ("unpaired", 2, 6)
         assert report.lines()[-1].startswith("3 completions (2 good, 1 bad), ")

@@ -97,7 +97,8 @@ def test_answers_of_the_prompt_are_not_learned_and_all_of_a_long_completion_are(
 
 
 def test_sides_that_render_alike_are_an_error() -> None:
-    strips = CHATML.replace("message['content'] + '<|im_end|>' }}\n        {%- endg", "message['content'] | trim + '<|im_end|>' }}\n        {%- endg")  # fmt: skip  # noqa: E501
+    answer = "message['content'] + '<|im_end|>' }}\n        {%- endg"
+    strips = CHATML.replace(answer, answer.replace("['content']", "['content'] | trim"))
     assert strips != CHATML
     renderer = Renderer(byte_tokenizer(bos=None), strips)
     with pytest.raises(DataError, match=r"^rows.jsonl:4: chosen and rejected are equal once rendered"):

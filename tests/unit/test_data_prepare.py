@@ -28,7 +28,7 @@ def rows_of(*answers: str) -> list[Conversation]:
 def run(
     rows: Any, *, truncation: str = "error", max_length: int = 64, renderer: Renderer | None = None, **how: Any
 ) -> tuple[Examples, PreparationReport]:
-    settings = DataSettings(train="unused", truncation=truncation)  # type: ignore[arg-type]
+    settings = DataSettings(train="unused", truncation=truncation)
     arguments = {"prompt_loss_weight": 0.1, "train_on": "all", "cache_folder": None, **how}
     renderer = renderer or Renderer(byte_tokenizer(bos=None), CHATML)
     return prepare(rows, renderer, settings=settings, max_length=max_length, **arguments)

@@ -11,7 +11,7 @@ from ftk.data.statistics import bars, overlap, statistics
 RENDERER = Renderer(byte_tokenizer(bos=None), CHATML)
 
 
-def rows_of(*pairs: tuple[str, str]):  # type: ignore[no-untyped-def]
+def rows_of(*pairs: tuple[str, str]):
     return [conversation(user(question), assistant(answer), row=row) for row, (question, answer) in enumerate(pairs, 1)]
 
 

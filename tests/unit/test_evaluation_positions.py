@@ -40,7 +40,7 @@ def _depth(row: Tensor) -> float:
     return text.index("The pass key is") / text.index("\nWhat is the pass key?")
 
 
-def tokenizer():  # type: ignore[no-untyped-def]
+def tokenizer():
     return AutoTokenizer.from_pretrained(TINY)
 
 

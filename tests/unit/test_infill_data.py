@@ -107,7 +107,7 @@ def test_code_llama_tokenizes_prefix_and_middle_as_one_with_the_suffix_first() -
 @pytest.mark.parametrize("bos", [None, 7])
 def test_at_the_context_level_no_piece_is_broken_and_no_text_lost(cut: str, bos: int | None) -> None:
     tokenizer = of_bytes(FAMILIES["StarCoder"])
-    marks = find_format(tokenizer).marks  # type: ignore[union-attr]
+    marks = find_format(tokenizer).marks
     pieces, cutter = rearranged(tokenizer, [TEXT], bos=bos, cut=cut, fim_rate=0.7)
     texts = []
     for piece in pieces:
@@ -131,7 +131,7 @@ def test_at_the_context_level_no_piece_is_broken_and_no_text_lost(cut: str, bos:
 def test_a_piece_that_new_tokens_make_too_long_is_cut_between_the_old_ones() -> None:
     """Every pair is one token: a cut within one makes two of it, and a full piece overflows."""
     tokenizer = of_bytes(FAMILIES["StarCoder"])
-    marks = find_format(tokenizer).marks  # type: ignore[union-attr]
+    marks = find_format(tokenizer).marks
     pieces, _ = rearranged(tokenizer, ["ab" * 600], bos=7, max_length=32, spm_rate=0.0)
     # BOS, 27 tokens, three marks and the end; one more for each token that a cut had broken.
     assert {len(piece.token_ids_L) for piece in pieces[:-1]} == {32}
@@ -144,7 +144,7 @@ def test_a_piece_that_new_tokens_make_too_long_is_cut_between_the_old_ones() -> 
 
 def test_at_the_document_level_the_document_is_rearranged_and_then_cut() -> None:
     tokenizer = of_bytes(FAMILIES["StarCoder"])
-    marks = find_format(tokenizer).marks  # type: ignore[union-attr]
+    marks = find_format(tokenizer).marks
     pieces, _ = rearranged(tokenizer, [TEXT], level="document", spm_rate=0.0, overlap=8)
     row = [token for piece in pieces for token in piece.token_ids_L[piece.num_context :].tolist()]
     # Without a BOS the first token is context: the mark before the prefix.
@@ -156,7 +156,7 @@ def test_at_the_document_level_the_document_is_rearranged_and_then_cut() -> None
 
 def test_lines_nodes_and_tokens_are_where_the_cuts_lie() -> None:
     tokenizer = of_bytes(FAMILIES["StarCoder"])
-    marks = find_format(tokenizer).marks  # type: ignore[union-attr]
+    marks = find_format(tokenizer).marks
 
     def middles(cut: str, **how: Any) -> list[str]:
         pieces, _ = rearranged(tokenizer, [TEXT], cut=cut, spm_rate=0.0, **how)
@@ -182,7 +182,7 @@ def test_what_is_no_python_is_cut_at_lines_and_what_is_too_short_stays() -> None
         *encode_texts(tokenizer, ["x = (\n"])[0].token_ids_T.tolist(),
         tokenizer.eos_token_id,
     ]
-    middle = parts(pieces[0].token_ids_L.tolist(), find_format(tokenizer).marks)[2]  # type: ignore[union-attr]
+    middle = parts(pieces[0].token_ids_L.tolist(), find_format(tokenizer).marks)[2]
     assert set(tokenizer.decode(middle).splitlines()) <= set(prose.splitlines())
 
 

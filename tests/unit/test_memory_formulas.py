@@ -99,7 +99,7 @@ def test_double_quantization_costs_0_127_bits_a_weight() -> None:
 
 def test_shares_of_zero_stages() -> None:
     def held(strategy: str) -> tuple[float, float, float]:
-        share = shares(Setup(1, 8, 7, processes=4, strategy=strategy))  # type: ignore[arg-type]
+        share = shares(Setup(1, 8, 7, processes=4, strategy=strategy))
         return share.weights, share.gradients, share.optimizer
 
     found = {name: held(name) for name in ("ddp", "zero1", "zero2", "zero3", "fsdp")}

@@ -34,7 +34,7 @@ def recipe(model: Path | str = "ftk://tiny", **training: object) -> Recipe:
 def expect(monkeypatch, free: int | None, *, force: bool = False, **training: object) -> tuple[Expectation, list[str]]:
     monkeypatch.setattr(memory_guard, "free_bytes", lambda device: free)
     said: list[str] = []
-    found = expect_memory(recipe(**training), worst, ONE_PROCESS, said.append, force=force)  # type: ignore[arg-type]
+    found = expect_memory(recipe(**training), worst, ONE_PROCESS, said.append, force=force)
     return found, said
 
 

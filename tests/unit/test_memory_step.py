@@ -68,7 +68,7 @@ def measured(config: dict[str, Any], *, tuning: Full | Lora, checkpointing: bool
     held = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in [*scoring.parameters(), *states]}
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step([rows], learning_rate=1e-4)
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     alive = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         alive += event.nbytes()

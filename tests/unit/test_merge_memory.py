@@ -18,7 +18,7 @@ NUM_LAYERS, LAYER_BYTES = 24, 4 * 2**20
 
 def mapped_bytes() -> int:
     """Of files, in this process's memory."""
-    return 1024 * int(re.search(r"RssFile:\s*(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
+    return 1024 * int(re.search(r"RssFile:\s*(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def test_tensors_are_given_back_once_they_are_merged(tmp_path):

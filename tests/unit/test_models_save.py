@@ -26,7 +26,7 @@ TEMPLATE = "\n{% for m in messages %}  {{ m.content }}\t{% endfor %}\n\n{# é #}
 
 def logits(model: Any) -> Tensor:
     with torch.no_grad():
-        return model.eval()(input_ids=IDS).logits  # type: ignore[no-any-return]
+        return model.eval()(input_ids=IDS).logits
 
 
 def shaken(model: Any) -> Any:

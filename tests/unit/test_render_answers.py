@@ -15,7 +15,7 @@ TOKENS = {"llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")}
 
 
 def chatml(template: str = CHATML, **how: object) -> Renderer:
-    return Renderer(byte_tokenizer(**how), template)  # type: ignore[arg-type]
+    return Renderer(byte_tokenizer(**how), template)
 
 
 def text_of(renderer: Renderer, rendered: Rendered, where: np.ndarray) -> str:

@@ -37,7 +37,7 @@ def test_rows_are_sentences_and_their_fields(task: str) -> None:
 
 def test_times_are_of_24_hours() -> None:
     for row in read("events", "train") + read("events", "eval"):
-        hour, minute, half = re.search(r"(\d+):(\d\d)(?: ([ap]m))?", row["prompt"]).groups()  # type: ignore[union-attr]
+        hour, minute, half = re.search(r"(\d+):(\d\d)(?: ([ap]m))?", row["prompt"]).groups()
         expected = int(hour) if half is None else int(hour) % 12 + 12 * (half == "pm")
         assert json.loads(row["completion"])["time"] == f"{expected:02d}:{minute}"
 

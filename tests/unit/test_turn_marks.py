@@ -42,7 +42,7 @@ def test_marks_as_read(marks: dict[str, Any], kept: dict[str, Any], tmp_path: Pa
     said = {"from": "human", "value": "q"}
     row = read(tmp_path, {"conversations": [said, turn, said, {"from": "gpt", "value": "a"}]})[0]
     assert row.messages[1] == {**A, **kept}
-    written = FORMATS["messages"].writer.write(FORMATS["messages"].read({"messages": [Q, {**A, **marks}]}))  # type: ignore[union-attr]
+    written = FORMATS["messages"].writer.write(FORMATS["messages"].read({"messages": [Q, {**A, **marks}]}))
     assert FORMATS["messages"].read(written).messages[1] == {**A, **kept}
 
 
