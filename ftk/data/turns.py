@@ -124,7 +124,10 @@ def reasoning_span(text: str, message: Message, *, start: int, end: int) -> Span
     content has before `</think>`. The marks around it do not belong to it."""
     apart = str(message.get(REASONING) or "").strip()
     if apart:
-        first = text.find(apart, start, end)
+        # Before what is answered: a template may drop the reasoning, and the answer may say the same words.
+        answer = str(message.get("content") or "").strip()
+        answered = text.rfind(answer, start, end) if answer else end
+        first = text.find(apart, start, answered if answered >= 0 else end)
         return None if first < 0 else (first, first + len(apart))
     last = text.rfind(THOUGHT_ENDS, start, end)
     if last < 0:

@@ -134,6 +134,21 @@ def test_reasoning_within_the_content_weighs_the_same() -> None:
     assert renderer.tokenizer.decode(rendered.token_ids_L[rendered.weights_L == 0.5]) == "<think></think>2<|im_end|>"
 
 
+def test_an_answer_in_the_words_of_its_reasoning_is_still_learned() -> None:
+    """A template may drop the reasoning of earlier turns: what it says is then found in the answer alone."""
+    drops = (
+        "{%- for m in messages %}{{- '<|im_start|>' + m['role'] + '\n' }}"
+        "{%- if m['reasoning_content'] and loop.last %}{{- '<think>' + m['reasoning_content'] + '</think>' }}{%- endif %}"
+        "{{- m['content'] + '<|im_end|>\n' }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+    )
+    renderer = Renderer(byte_tokenizer(), drops)
+    row = conversation(
+        user("1+1?"), assistant("2", reasoning_content="2"), user("2+2?"), assistant("4", reasoning_content="4")
+    )
+    assert learned(renderer, row, reasoning_weight=0.0) == "2<|im_end|><think></think>4<|im_end|>"
+
+
 def test_reasoning_that_the_template_has_no_place_for_is_an_error() -> None:
     with pytest.raises(DataError, match=r"message 2 has reasoning .* no place for it"):
         Renderer(byte_tokenizer(), CHATML).render(THOUGHT)
