@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from ftk.core.errors import DataError
@@ -11,6 +11,7 @@ from ftk.data.checks import check_tells_places
 from ftk.data.infill_cuts import draw_line, generator
 from ftk.data.settings import Source
 from ftk.data.source import SourceRow
+from ftk.data.text_limit import within_limit
 from ftk.data.texts import RowTexts, TextReader, read_texts
 from ftk.data.tokens import encode_texts
 
@@ -77,7 +78,12 @@ def _rows_with_holes(reader: TextReader) -> Iterator[tuple[SourceRow, tuple[str,
         return None
     first = next(iter(reader.rows()))
     names = next((names for names in COLUMNS if all(name in first.columns for name in names)), None)
-    return None if names is None else ((row, names) for row in reader.rows())
+    if names is None:
+        return None
+    limit = reader.source.limit
+    if limit is not None and limit.rows is None:
+        raise DataError("a limit of rows with holes counts rows, such as limit: 500", place=reader.source.source)
+    return ((row, names) for row in islice(reader.rows(), None if limit is None else limit.rows))
 
 
 def _hole(row: SourceRow, names: tuple[str, str, str]) -> Hole:
@@ -93,7 +99,7 @@ def _hole(row: SourceRow, names: tuple[str, str, str]) -> Hole:
 def _lines_out_of(
     reader: TextReader, tokenizer: "PreTrainedTokenizerBase", *, context_tokens: int, seed: int
 ) -> Iterator[Hole]:
-    for block in reader.blocks(Counter()):
+    for block in within_limit(reader.blocks(Counter()), reader.source.limit, tokenizer):
         ends_T = encode_texts(tokenizer, [block.text])[0].ends_T
         borders = [0, *(int(end) for end in ends_T[context_tokens - 1 : -1 : context_tokens]), len(block.text)]
         rng = generator(block.text, seed)
