@@ -22,13 +22,15 @@ from ftk.data.tool_calls import tool_fault
 class ConversationReader:
     """Reads the rows of one source as conversations."""
 
-    def __init__(self, reader: SourceReader, retrieval: Retrieval = DEFAULT_RETRIEVAL) -> None:
-        """`retrieval` says how retrieved documents are shown.
+    def __init__(
+        self, reader: SourceReader, retrieval: Retrieval = DEFAULT_RETRIEVAL, *, group: str | None = None
+    ) -> None:
+        """`retrieval` says how retrieved documents are shown; rows of one `group`, a column, show them in one order.
 
         Raises:
             DataError: the recipe names a format of preference data.
         """
-        self._reader, self._retrieval = reader, retrieval
+        self._reader, self._retrieval, self._group = reader, retrieval, group
         self.source = reader.source
         self.format_name: str | None = None
         if self.source.format in PREFERENCE_FORMATS:
@@ -40,7 +42,7 @@ class ConversationReader:
 
     def fingerprint(self) -> str:
         """Digest of all that the rows depend on."""
-        return f"{self._reader.fingerprint()}{self._retrieval.model_dump_json()}"
+        return f"{self._reader.fingerprint()}{self._retrieval.model_dump_json()}{self._group or ''}"
 
     def read(self) -> Iterator[Conversation]:
         """
@@ -70,7 +72,7 @@ class ConversationReader:
             conversation = _conversation(row, CONTEXT_QUESTION_ANSWER, self.source)
             question = str(row.columns["question"])
             try:
-                shown = mixed(right, wrong, pool, settings=settings, key=f"{row.number}\0{question}")
+                shown = mixed(right, wrong, pool, settings=settings, key=self._key(row, question))
             except ValueError as error:
                 raise DataError(str(error), place=row.place) from error
             asked, answer = conversation.messages[-2:]
@@ -81,6 +83,12 @@ class ConversationReader:
                 messages=(*before, {**asked, "content": text}, answer),
                 without_context=(*before, {**asked, "content": question}, answer),
             )
+
+    def _key(self, row: SourceRow, question: str) -> str:
+        """What the draws of a row depend on beside the seed."""
+        if self._group is not None:
+            return str(row.columns.get(self._group))
+        return f"{row.number}\0{question}"
 
     def taken(self, num_rows: int) -> Taken:
         """How the source was read; `num_rows` conversations came of it."""

@@ -14,13 +14,18 @@ Conversations: TypeAlias = Rows[Conversation]
 
 
 def read_conversations(
-    sources: Sequence[Source], *, role: str = "data", retrieval: Retrieval = DEFAULT_RETRIEVAL
+    sources: Sequence[Source],
+    *,
+    role: str = "data",
+    retrieval: Retrieval = DEFAULT_RETRIEVAL,
+    group: str | None = None,
 ) -> Conversations:
     """The rows of `sources`, each source once and in its own order; weights are for `TrainBatches`.
 
     `role` says in messages what they are for, such as `data.train`; `retrieval` how retrieved documents are shown.
+    Rows with one value in the column `group` show theirs in one order.
 
     Raises:
         DataError: now, a source is missing; when rows are first looked at, one does not read, with its file and line.
     """
-    return Rows([ConversationReader(reader_of(source), retrieval) for source in sources], role=role)
+    return Rows([ConversationReader(reader_of(source), retrieval, group=group) for source in sources], role=role)

@@ -50,6 +50,14 @@ class Retrieval(Section):
         """The same for rows that are measured on, which always show the right documents."""
         return self.model_copy(update={"leave_out": 0.0})
 
+    @property
+    def compared(self) -> "Retrieval":
+        """The same for rows that are compared with each other, which show their own documents, right and wrong.
+
+        Documents drawn from other rows would be another difference between them.
+        """
+        return self.model_copy(update={"leave_out": 0.0, "distractors": None, "rate": 1.0})
+
 
 DEFAULT_RETRIEVAL = Retrieval()
 """Every row shows its own documents, right and wrong, in an order of the seed."""

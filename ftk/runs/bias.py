@@ -50,7 +50,10 @@ def read_bias(recipe: Recipe, renderer: Renderer, *, max_length: int, num_positi
     if settings is None:
         return None
     source = Source(source=settings.source, format=settings.format, columns=settings.columns)
-    rows = _in_groups(read_conversations([source], role="evaluation.bias"), settings)
+    # Rows of a group differ in their attribute alone: not in the order of their documents, nor in which are drawn.
+    retrieval = recipe.data.retrieval.compared
+    read = read_conversations([source], role="evaluation.bias", retrieval=retrieval, group="group")
+    rows = _in_groups(read, settings)
     marks = [_marks(row) for row in rows]
     _check_groups(rows, marks)
     examples, _ = prepare(

@@ -132,3 +132,26 @@ def test_what_the_documents_add_in_words() -> None:
     assert context_sentence({"loss": 1.0}) is None
     only_loss = context_sentence({"loss": 1.0, "loss@no_context": 3.0}) or ""
     assert "loss is 1 with the retrieved documents and 3 without" in only_loss
+
+
+def test_rows_that_are_compared_show_their_own_documents_in_one_order(tmp_path: Path) -> None:
+    """Bias is measured between rows of a group: the order of their documents must be no other difference."""
+    given = [
+        {
+            "group": f"g{pair}",
+            "context": [f"{name} one", f"{name} two"],
+            "distractors": [f"{name} x", f"{name} y", f"{name} z"],
+            "question": f"{name} {pair}?",
+            "answer": "a",
+        }
+        for pair in range(20)
+        for name in ("Maria", "Mario")
+    ]
+    list(read_rows(tmp_path, *given))
+    recipe = Retrieval(distractors=1, rate=0.5, leave_out=0.5, layout="{context} | {question}", separator="; ")
+    source = Source(source=str(tmp_path / "rows.jsonl"))
+    found = list(read_conversations([source], retrieval=recipe.compared, group="group"))
+    prompts = [str(row.messages[-2]["content"]) for row in found]
+    assert [prompt.replace("Maria", "Mario") for prompt in prompts[::2]] == prompts[1::2]
+    assert len({prompt.partition(" | ")[0] for prompt in prompts[::2]}) > 5
+    assert all(prompt.count(";") == 4 for prompt in prompts)
