@@ -117,11 +117,14 @@ class InfillCutter:
         drawn = self._draw(stretch, 0, len(stretch.token_ids_T), rng, self._nodes(stretch))
         if drawn.middle is None:
             yield from self._plain.push(stretch)
-            return
-        cutter = self._cutter(self.overlap)
-        row = Stretch(*self._arranged(self._parts(stretch, drawn), drawn))
-        pieces = [*cutter.push(row), *cutter.end(complete=False)]
-        yield from (piece._replace(given=self.how.format.given) for piece in pieces)
+        else:
+            # What a long document had before is over here: its next text does not go on from it, nor its end.
+            yield from self._plain.end(complete=False)
+            cutter = self._cutter(self.overlap)
+            row = Stretch(*self._arranged(self._parts(stretch, drawn), drawn))
+            pieces = [*cutter.push(row), *cutter.end(complete=False)]
+            yield from (piece._replace(given=self.how.format.given) for piece in pieces)
+        self._before = stretch.token_ids_T[-1:]
 
     def _contexts(self, stretch: Stretch) -> Iterator[Piece]:
         yield from self._flush(is_end=False)

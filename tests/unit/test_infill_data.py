@@ -154,6 +154,34 @@ def test_at_the_document_level_the_document_is_rearranged_and_then_cut() -> None
     assert sum(piece.num_bytes for piece in pieces) == len(TEXT)
 
 
+def test_a_document_that_comes_in_stretches_stays_in_its_order_and_ends_once() -> None:
+    """Plain and rearranged stretches of one document: none is joined over another, and its end comes last."""
+    tokenizer = like_sentencepiece(FAMILIES["CodeLlama"])
+    found = find_format(tokenizer)
+    assert found is not None
+    blank = tokenizer.convert_tokens_to_ids("▁a")
+    how = Infilling(found, 0.5, 0.0, "line", "document", seed=0)
+    texts = [f"abcd{n}\nefgh\nijkl\n" for n in range(12)]
+    cutter = InfillCutter(tokenizer, how, tokenizer.bos_token_id, tokenizer.eos_token_id, max_length=512, overlap=0)
+    pieces = [piece for text in texts for piece in cutter.push(Stretch(*encode_texts(tokenizer, [text])[0], text))]
+    pieces += cutter.end()
+    rows = [piece.token_ids_L.tolist() for piece in pieces]
+    assert 1 < cutter.counts[CUT] < len(texts)
+    said = []
+    for row in rows:
+        if found.prefix in row:
+            prefix, suffix, middle, _ = parts(row, found.marks)
+            # Only the beginning of the document has the blank before it that SentencePiece gives to any text.
+            assert blank not in prefix + suffix + middle or not said
+            said.append(tokenizer.decode([*prefix, *middle, *suffix]))
+        else:
+            said.append(tokenizer.decode([token for token in row[1:] if token != tokenizer.eos_token_id]))
+    together = "".join(said).replace(" ", "")
+    assert together == "".join(texts)
+    ends = [row for row in rows if tokenizer.eos_token_id in row]
+    assert ends == ([] if found.prefix in rows[-1] else rows[-1:])
+
+
 def test_lines_nodes_and_tokens_are_where_the_cuts_lie() -> None:
     tokenizer = of_bytes(FAMILIES["StarCoder"])
     marks = find_format(tokenizer).marks
