@@ -15,7 +15,6 @@ from ftk.data.holes import text_sources
 from ftk.data.infill_format import find_format
 from ftk.data.infill_prompt import InfillPrompts
 from ftk.data.load import read_conversations
-from ftk.data.prepare import prepare
 from ftk.data.render import Renderer
 from ftk.data.settings import Source
 from ftk.evaluation.score import loss_metrics, objective_metrics
@@ -28,7 +27,7 @@ from ftk.objectives.sft import Sft
 from ftk.recipe.schema import Recipe
 from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
 from ftk.runs.eval_request import EvalRequest, file_for_answers, free_file, recipe_to_evaluate
-from ftk.runs.evaluate_besides import Besides
+from ftk.runs.evaluate_besides import Besides, prepare_answers
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.infilling import Filler, held_out_holes, infilling_of
 from ftk.runs.max_length import max_length_of
@@ -201,15 +200,8 @@ def _examples(
     max_length: int,
     tell: Callable[[str], None],
 ) -> Examples:
-    # Prompts have no weight: the figures are of answers alone.
-    examples, report = prepare(
-        rows,
-        renderer,
-        settings=recipe.data,
-        max_length=max_length,
-        prompt_loss_weight=0.0,
-        train_on=recipe.task.train_on if isinstance(recipe.task, Sft) else "all",
-        cache_folder=default_cache_folder(),
+    examples, report = prepare_answers(
+        recipe, rows, renderer, max_length=max_length, cache_folder=default_cache_folder()
     )
     for taken in report.taken:
         tell(str(taken))

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ftk.core.types import Conversation
+from ftk.core.types import Conversation, Examples
 from ftk.data.batches import evaluation_batches
-from ftk.data.prepare import prepare
+from ftk.data.prepare import PreparationReport, prepare
 from ftk.data.render import Renderer
 from ftk.evaluation.score import loss_metrics
 from ftk.models.load import max_positions
@@ -17,6 +17,32 @@ from ftk.runs.bias import BiasData, measure_bias, read_bias
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.ready_model import ReadyModel
 from ftk.runs.without_context import named_without_context, rows_without_context
+
+
+def prepare_answers(
+    recipe: Recipe,
+    rows: Sequence[Conversation],
+    renderer: Renderer,
+    *,
+    max_length: int,
+    cache_folder: Path | None,
+) -> tuple[Examples, PreparationReport]:
+    """Rows whose answers are measured, those of them that the recipe learns from; prompts have no weight.
+
+    Raises:
+        DataError: as `prepare`.
+    """
+    task = recipe.task if isinstance(recipe.task, Sft) else Sft()
+    return prepare(
+        rows,
+        renderer,
+        settings=recipe.data,
+        max_length=max_length,
+        prompt_loss_weight=0.0,
+        train_on=task.train_on,
+        reasoning_weight=task.reasoning_weight,
+        cache_folder=cache_folder,
+    )
 
 
 class Besides:
@@ -62,14 +88,8 @@ class Besides:
 
     def _without_context(self, tell: Callable[[str], None]) -> dict[str, float]:
         recipe, settings, pad = self._recipe, self._recipe.evaluation, self._model.pad_token_id
-        examples, _ = prepare(
-            self._closed,
-            self._renderer,
-            settings=recipe.data,
-            max_length=self._max_length,
-            prompt_loss_weight=0.0,
-            train_on=recipe.task.train_on if isinstance(recipe.task, Sft) else "all",
-            cache_folder=None,
+        examples, _ = prepare_answers(
+            recipe, self._closed, self._renderer, max_length=self._max_length, cache_folder=None
         )
         batches = evaluation_batches(examples, tokens_per_batch=self._tokens_per_batch, pad_token_id=pad)
         figures = {"loss": loss_metrics(ScoringModel(self._model.causal_lm), batches)["loss"]}

@@ -148,3 +148,23 @@ def test_a_model_that_was_trained_on_asks_with_its_arguments(recipe_file: Path, 
     assert "quick " in "".join(one["text"] for one in shown["rows"][0]["stretches"])
     shown = ftk_json("data", "preview", recipe_file, f"model.id={first}", "data.chat_template=chatml")
     assert "quick " not in "".join(one["text"] for one in shown["rows"][0]["stretches"])
+
+
+def test_reasoning_that_is_not_learned_is_not_measured_by_eval_either(
+    recipe_file: Path, tmp_path: Path, ftk_json: Ftk
+) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{n}?"},
+                {"role": "assistant", "content": f"{n}", "reasoning_content": "w z j k"},
+            ]
+        }
+        for n in range(4)
+    ]
+    file = write(tmp_path / "thinking.jsonl", rows)
+    words = [f"data.train={file}", f"data.eval={file}", "data.chat_template=chatml_tools", "evaluation.metrics=[]"]
+    answer = ftk_json("train", recipe_file, *SHORT, *words, "task.reasoning_weight=0")
+    assert answer["exit_code"] == 0, answer["stderr"]
+    again = ftk_json("eval", tmp_path / "run")
+    assert again["metrics"]["loss"] == pytest.approx(answer["evaluation"]["after"]["loss"], rel=1e-5)
