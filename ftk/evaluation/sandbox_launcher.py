@@ -34,6 +34,8 @@ def main(
     with open(program, "rb") as file:
         text = file.read()
     _limit(seconds=float(seconds), memory_bytes=int(memory_bytes), file_bytes=int(file_bytes), num=int(num_processes))
+    # As Python starts a program: without the words of this one, the pipe's number among them.
+    sys.argv = ["program.py"]
     try:
         exec(compile(text, "program.py", "exec"), {"__name__": "__main__"})
         os.write(int(pipe), b"passed")

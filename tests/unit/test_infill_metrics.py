@@ -66,6 +66,7 @@ PROGRAMS = {
         "import os\nassert 'FTK_SECRET' not in os.environ\nassert os.getcwd() == os.environ['HOME']",
         True,
     ),
+    "sees the words it was started with": ("import sys\nassert sys.argv == ['program.py']", True),
     "has a loopback": ("import socket\nsocket.create_connection(('127.0.0.1', {port}), 2)", False),
     "starts others": ("import subprocess, sys\nsubprocess.run([sys.executable, '-c', '1'], check=True)", True),
 }
