@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from os import environ
 from pathlib import Path
+from sys import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,8 @@ def cache_key(*, tokenizer: "PreTrainedTokenizerBase", template: str, **what: st
     import transformers
 
     digest = hashlib.sha256()
-    versions = {"transformers": transformers.__version__, "tokenizers": tokenizers.__version__}
+    # Python's own parser cuts texts at nodes of its syntax, and each version knows another.
+    versions = {"transformers": transformers.__version__, "tokenizers": tokenizers.__version__, "python": version}
     digest.update(json.dumps([what, versions, template, tokenizer.special_tokens_map], sort_keys=True).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):

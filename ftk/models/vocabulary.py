@@ -42,4 +42,4 @@ def _set_to_mean(rows_ND: Tensor, new: Sequence[int], *, num_tokens: int) -> Non
     known_N = torch.ones(num_tokens, dtype=torch.bool, device=rows_ND.device)
     known_N[list(new)] = False
     with torch.no_grad():
-        rows_ND[list(new)] = rows_ND[:num_tokens][known_N].double().mean(dim=0).to(rows_ND.dtype)
+        rows_ND[list(new)] = rows_ND[:num_tokens][known_N].mean(dim=0, dtype=torch.float64).to(rows_ND.dtype)
