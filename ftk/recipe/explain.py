@@ -89,7 +89,10 @@ def _problem(path: Path, errors: "list[ErrorDetails]", root: Written, shape: Sha
     found = node.shown() if node is not None else "null"
     reasons = [str(error["ctx"]["error"]) for error in errors if error["type"] == "value_error"]
     if reasons and not reasons[0].startswith("expected "):
-        return Problem(place, f"{name} is {found}: {reasons[0]}" if name else reasons[0])
+        # Of a section the reason tells which of its fields; that it is a mapping would tell nothing.
+        is_section = node is not None and isinstance(node.value, dict)
+        about = name if is_section else f"{name} is {found}"
+        return Problem(place, f"{about}: {reasons[0]}" if name else reasons[0])
     return Problem(place, f"{name} is {found}, expected {_expectation(errors, here)}{_hint(errors, node)}")
 
 
