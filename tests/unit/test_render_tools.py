@@ -138,7 +138,8 @@ def test_an_answer_in_the_words_of_its_reasoning_is_still_learned() -> None:
     """A template may drop the reasoning of earlier turns: what it says is then found in the answer alone."""
     drops = (
         "{%- for m in messages %}{{- '<|im_start|>' + m['role'] + '\n' }}"
-        "{%- if m['reasoning_content'] and loop.last %}{{- '<think>' + m['reasoning_content'] + '</think>' }}{%- endif %}"
+        "{%- if loop.last and m['reasoning_content'] %}"
+        "{{- '<think>' + m['reasoning_content'] + '</think>' }}{%- endif %}"
         "{{- m['content'] + '<|im_end|>\n' }}{%- endfor %}"
         "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
     )
