@@ -14,6 +14,7 @@ from ftk.recipe.overrides import overridden
 from ftk.recipe.problems import listed
 from ftk.recipe.schema import Recipe
 from ftk.recipe.shapes import Shape, nearest, root_shape
+from ftk.recipe.stage_context import extended_before, takes_extension, without_empty_context
 from ftk.recipe.stages import LoadedChain, LoadedStage, Stage, no_such_stage, with_value
 from ftk.recipe.written import Problem, Written, merged
 from ftk.train.settings import Output
@@ -112,6 +113,7 @@ def _built(
     file: str, shared: Written, own: Mapping[str, Written], shape: Shape, problems: list[Problem]
 ) -> list[LoadedStage]:
     stages: dict[str, LoadedStage | None] = {}
+    reaching: set[str] = set()  # stages whose model has the positions of the shared part
     for id, item in own.items():
         settings, sections = _settings(item, problems)
         before = next(reversed(stages), None)
@@ -122,7 +124,12 @@ def _built(
         names_model = _says(sections, "model", "id")
         starts_from = None if start is None or wrong is not None or names_model else stages[start]
         folder = _folder(shared)
-        written = _merged(shared, sections, is_start=names_model or not stages, is_last=id == list(own)[-1])
+        reaches = start in reaching and not names_model
+        if reaches or takes_extension(sections):
+            reaching.add(id)
+        part = extended_before(shared, sections) if reaches else shared
+        written = _merged(part, sections, is_start=names_model or not stages, is_last=id == list(own)[-1])
+        written = without_empty_context(written) if reaches else written
         if not _says(sections, "output", "folder"):
             written = with_value(written, "output", "folder", f"{folder}/{id}")
         if not names_model and stages:
@@ -192,8 +199,8 @@ def _check_merge(stage: LoadedStage | None, item: Written, problems: list[Proble
 
 def _merged(shared: Written, sections: Written, *, is_start: bool, is_last: bool) -> Written:
     if not is_start:
-        # A revision is of the model that the chain begins with; a factor would be taken at each stage again.
-        shared = _without(shared, "model", ("revision",) if _says_length(shared) else ("revision", "context"))
+        # A revision is of the model that the chain begins with.
+        shared = _without(shared, "model", ("revision",))
     if not is_last:
         # The result of a chain is its last model, which is what the hub shall receive.
         shared = _without(shared, "output", ("push_to_hub",))
@@ -207,13 +214,6 @@ def _without(shared: Written, section: str, keys: Sequence[str]) -> Written:
         return shared
     kept = replace(inner, value={key: item for key, item in inner.value.items() if key not in keys})
     return replace(shared, value={**shared.value, section: kept})
-
-
-def _says_length(shared: Written) -> bool:
-    """Whether the model's context is a length, which a model that has it already keeps."""
-    model = shared.child("model")
-    context = model.child("context") if model is not None else None
-    return context is not None and context.child("length") is not None
 
 
 def _says(sections: Written, section: str, key: str) -> bool:

@@ -30,8 +30,8 @@ each in a folder of its own, `output.folder/ID`, from the model of the one befor
 that are complete, goes on with one that is not, and trains anew, in the next number, one that was changed and those
 after it. In the end one table compares every stage's model on every stage's held-out rows. On the command line
 `stages.ID.training.epochs=1` changes one stage; other paths change the shared part. Of the shared part
-`model.revision`, and a `model.context` without a length, are of the model that the chain begins with;
-`output.push_to_hub` is for the last stage's model.
+`model.revision` is of the model that the chain begins with, whose positions are extended once by `length` and `scaling`
+of `model.context`; `output.push_to_hub` is for the last stage's model.
 """
 
 

@@ -77,14 +77,42 @@ def test_overrides_change_the_shared_part_or_one_stage(tmp_path: Path) -> None:
         chain_of(tmp_path, SHARED + STAGES, "stages.answers=3")
 
 
-@pytest.mark.parametrize(("context", "later"), [("{length: 4096}", 4096), ("{scaling: {name: yarn, factor: 4}}", None)])
-def test_a_length_holds_for_all_stages_and_a_factor_for_the_first(
-    tmp_path: Path, context: str, later: int | None
+def contexts_of(chain: LoadedChain) -> list[tuple[int | None, bool] | None]:
+    """Of each stage the length that it extends its model to, and whether its attention is LongLoRA's."""
+    contexts = [stage.loaded.recipe.model.context for stage in chain.stages]
+    return [one and (one.length, one.shifted_sparse_attention is not None) for one in contexts]
+
+
+@pytest.mark.parametrize(
+    ("context", "first", "later"),
+    [
+        ("{length: 4096, scaling: ntk}", (4096, False), None),
+        ("{scaling: {name: yarn, factor: 4}}", (None, False), None),
+        ("{length: 4096, shifted_sparse_attention: {}}", (4096, True), (None, True)),
+        ("{shifted_sparse_attention: {}}", (None, True), (None, True)),
+    ],
+)
+def test_positions_are_extended_once_and_attention_is_every_stages(
+    tmp_path: Path, context: str, first: tuple[int | None, bool], later: tuple[int | None, bool] | None
 ) -> None:
     chain = chain_of(tmp_path, SHARED.replace("revision: abc", f"context: {context}") + STAGES)
-    contexts = [stage.loaded.recipe.model.context for stage in chain.stages[:2]]
-    assert contexts[0] is not None
-    assert (None if contexts[1] is None else contexts[1].length) == later
+    # The last stage starts from a model of its own.
+    assert contexts_of(chain) == [first, later, later, first]
+
+
+def test_positions_are_extended_where_they_are_not_yet(tmp_path: Path) -> None:
+    shared = SHARED.replace("revision: abc", "context: {length: 4096, shifted_sparse_attention: {}}")
+    stages = (
+        "stages:\n"
+        "  - {id: short, model: {context: null}}\n"
+        "  - {id: long}\n"
+        "  - {id: after, model: {context: {shifted_sparse_attention: null}}}\n"
+        "  - {id: longer, model: {context: {length: 8192}}}\n"
+        "  - {id: last}\n"
+        "  - {id: other, from: short}\n"
+    )
+    chain = chain_of(tmp_path, shared + stages)
+    assert contexts_of(chain) == [None, (4096, True), None, (8192, True), (None, True), (4096, True)]
 
 
 def test_the_hub_receives_the_last_model_alone(tmp_path: Path) -> None:
