@@ -2,7 +2,7 @@
 
 Layout of a chain's folder:
     chain.yaml                       the stages in full
-    stages.json                      which folder each stage is in, and from what it started
+    stages.json                      which folder each stage is in, from what it started, and its rows
     ID/, ID-2/                       the runs of a stage; the highest number counts
     ID/merged/                       its adapter folded into its base, where a later stage starts from that
     comparison.json, comparison.md   every stage on every stage's held-out rows
@@ -56,30 +56,37 @@ def choose_chain_folder(wanted: Path, *, resume: bool, fresh: bool) -> tuple[Pat
     return path, f"{latest} {reason}; this chain goes to {path}"
 
 
-def standing(stage: LoadedStage, recipe: LoadedRecipe, wanted: Path, start: Path | None, state: "State") -> Standing:
+def standing(
+    stage: LoadedStage, recipe: LoadedRecipe, wanted: Path, state: "State", *, rows: str, fresh: bool = False
+) -> Standing:
     """Where a stage stands whose recipe, from the model that it starts from now, is `recipe`.
 
     Args:
         stage: which.
         recipe: with the model that it starts from.
         wanted: its folder where it was never trained anew.
-        start: the folder of the run that it starts from; None where it names a model.
         state: of the chain.
+        rows: what tells the rows that it learns from.
+        fresh: whether it shall be trained anew, also where its folder is none of the chain's own.
     """
     latest = latest_folder(wanted)
     if latest is None:
         return Standing("new", wanted)
+    if fresh:
+        return _anew(wanted, f"{latest} is left as it is (--fresh)")
     resolved = recipe.resolved()
     is_finished = RunFolder(latest, resumes=False).is_finished
     changes = changes_of(latest, resolved, may_change=COMPLETE_MAY_CHANGE if is_finished else MAY_CHANGE)
     if changes is None:
         return _anew(wanted, f"{latest} is not an ftk run folder")
     own = [change for change in changes if not change.startswith("model.id: ")]
+    if not state.learned_from(latest, rows):
+        own.insert(0, "the files of data.train have changed")
     if own:
         told = "; ".join(own[:MAX_SHOWN]) + (f"; and {len(own) - MAX_SHOWN} more" if len(own) > MAX_SHOWN else "")
         return _anew(wanted, f"stage {stage.id} is not as it was in {latest} ({told})")
-    if changes or not state.started_from(latest, start):
-        origin = stage.start.id if stage.start is not None else "another model"
+    if changes or not state.started_from(latest, recipe.recipe.model.id):
+        origin = stage.start.id if stage.start is not None else "model"
         return _anew(wanted, f"stage {stage.id} in {latest} is stale: it started from another {origin}")
     return Standing("complete" if is_finished else "unfinished", latest)
 
@@ -109,19 +116,30 @@ class State:
                     place=str(self._path),
                 ) from error
 
-    def started_from(self, folder: Path, start: Path | None) -> bool:
-        """Whether the run in `folder` began with the model that is in `start` now; also where nothing tells."""
-        noted = self._runs.get(folder.name)
-        return noted is None or noted["start"] == (None if start is None else made(start))
+    def started_from(self, folder: Path, model: str) -> bool:
+        """Whether the run in `folder` began with what `model` is now; also where nothing tells."""
+        return self._noted(folder, "start") in (None, made(Path(model)))
 
-    def begin(self, stage: str, folder: Path, start: Path | None) -> None:
-        """Write down from what a run begins.
+    def learned_from(self, folder: Path, rows: str) -> bool:
+        """Whether the run in `folder` learned from these rows; also where nothing tells."""
+        return self._noted(folder, "rows") in (None, rows)
+
+    def begin(self, stage: str, folder: Path, *, model: str, rows: str) -> None:
+        """Write down from what a run begins, and from which rows it learns.
 
         Raises:
             RecipeError: the folder cannot be written.
         """
-        self._runs[folder.name] = {"stage": stage, "start": None if start is None else made(start)}
+        self._runs[self._name(folder)] = {"stage": stage, "start": made(Path(model)), "rows": rows}
         self.write()
+
+    def _noted(self, folder: Path, what: str) -> object:
+        noted = self._runs.get(self._name(folder))
+        return noted.get(what) if isinstance(noted, dict) else None
+
+    def _name(self, folder: Path) -> str:
+        """By its place in the chain's folder, which may be moved; of one elsewhere in full."""
+        return folder.name if folder.parent == self._path.parent else str(folder)
 
     def write(self) -> None:
         """
@@ -139,7 +157,12 @@ class State:
             ) from error
 
 
-def made(run: Path) -> str:
-    """What tells the result of a finished run from that of another one in its folder: its report holds the times."""
-    report = run / "report.json"
-    return hashlib.sha256(report.read_bytes()).hexdigest() if report.exists() else ""
+def made(model: Path) -> str:
+    """What tells the model of a finished run from that of another one in its folder: its report holds the times.
+
+    Args:
+        model: the run's folder, or one in it. Of a model that no run has made, nothing tells.
+    """
+    reports = (folder / "report.json" for folder in (model.expanduser(), model.expanduser().parent))
+    report = next((path for path in reports if path.is_file()), None)
+    return "" if report is None else hashlib.sha256(report.read_bytes()).hexdigest()

@@ -19,6 +19,7 @@ from ftk.runs.evaluate import losses_of
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import load_ready_model
 from ftk.runs.stage_done import Done
+from ftk.runs.stage_rows import rows_digest
 from ftk.runs.stage_state import made
 from ftk.runs.summary import figure, print_comparison
 
@@ -142,7 +143,8 @@ def _key(done: Sequence[Done]) -> str:
     for one in done:
         recipe = one.recipe.resolved()
         rows = [recipe[section] for section in ("model", "task", "data", "seed")]
-        parts.append([one.stage.id, str(one.folder), made(one.folder), rows])
+        held_out = rows_digest(one.recipe.recipe, one.recipe.recipe.data.eval, role="data.eval")
+        parts.append([one.stage.id, str(one.folder), made(one.folder), rows, held_out])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

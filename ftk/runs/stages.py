@@ -9,11 +9,10 @@ import torch
 from ftk.core.atomic import atomic_write
 from ftk.core.errors import RecipeError, SetupError
 from ftk.core.tell import tell
-from ftk.data.source import reader_of
-from ftk.data.texts import read_texts
 from ftk.recipe.stages import LoadedChain, LoadedStage
 from ftk.runs.stage_done import Done
-from ftk.runs.stage_state import Standing, State, choose_chain_folder, standing
+from ftk.runs.stage_rows import rows_digest
+from ftk.runs.stage_state import State, choose_chain_folder, standing
 from ftk.train.group import is_in_group
 from ftk.train.signals import stopping_at_once
 
@@ -39,8 +38,8 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
             "it without torchrun or srun, with --processes; over several machines run each stage by itself: "
             f"ftk recipe show {chain.file} --stage ID > stage.yaml"
         )
-    for stage in chain.stages:
-        _require_data(stage)
+    # What a later stage would miss is found out before the first one trains.
+    rows = {stage.id: _rows(stage) for stage in chain.stages}
     folder, note = choose_chain_folder(Path(chain.folder).expanduser(), resume=resume, fresh=fresh)
     state = State(folder)
     if note is not None:
@@ -48,21 +47,19 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
     done: dict[str, Done] = {}
     for number, stage in enumerate(chain.stages, start=1):
         label = f"stage {number} of {len(chain.stages)}, {stage.id}"
-        done[stage.id] = _stage(stage, label, chain, folder, done, state, resume=resume, train=train)
+        done[stage.id] = _stage(
+            stage, label, chain, folder, done, state, rows=rows[stage.id], resume=resume, fresh=fresh, train=train
+        )
     if resume and all(one.status == "skipped" for one in done.values()):
         raise RecipeError(f"the chain in {folder} is finished. Leave --resume out", place=str(folder))
     return _finish(chain, folder, list(done.values()))
 
 
-def _require_data(stage: LoadedStage) -> None:
-    """Find out before the first stage trains what a later one would miss."""
+def _rows(stage: LoadedStage) -> str:
+    """What tells the rows that a stage learns from; that the held-out ones are there is found out, too."""
     recipe = stage.loaded.recipe
-    for role, sources in (("data.train", recipe.data.train), ("data.eval", recipe.data.eval)):
-        if recipe.task.rows == "texts":
-            read_texts(sources, role=role)
-        else:
-            for source in sources:
-                reader_of(source)
+    rows_digest(recipe, recipe.data.eval, role="data.eval")
+    return rows_digest(recipe, recipe.data.train, role="data.train")
 
 
 def _stage(
@@ -73,14 +70,16 @@ def _stage(
     done: Mapping[str, Done],
     state: State,
     *,
+    rows: str,
     resume: bool,
+    fresh: bool,
     train: Train,
 ) -> Done:
     start = done[stage.start.id] if stage.start is not None else None
     model = _model_of(stage, start)
     wanted = _wanted(stage, chain, folder)
     recipe = stage.at(folder=str(wanted), model=model)
-    where = standing(stage, recipe, wanted, start.folder if start else None, state)
+    where = standing(stage, recipe, wanted, state, rows=rows, fresh=fresh)
     if where.status == "complete":
         tell(f"{label}: complete in {where.folder}, skipped")
         return Done(stage, recipe, where.folder, "skipped", None)
@@ -88,20 +87,14 @@ def _stage(
         if resume:
             raise RecipeError(f"{where.note}. --resume goes on alone: leave it out", place=str(wanted))
         tell(where.note)
-    _begin(chain, folder, where, stage, start, state)
+    state.begin(stage.id, where.folder, model=model, rows=rows)
+    atomic_write(folder / "chain.yaml", chain.as_yaml())
     if start is not None and stage.merges:
         _merge(start, label)
     tell(f"{label}: {'goes on' if where.status == 'unfinished' else 'starts'} in {where.folder}, from {model}")
     answer = train(stage.id, folder=str(where.folder), model=model)
     status = "resumed" if where.status == "unfinished" else "trained"
     return Done(stage, stage.at(folder=str(where.folder), model=model), where.folder, status, answer)
-
-
-def _begin(
-    chain: LoadedChain, folder: Path, where: Standing, stage: LoadedStage, start: Done | None, state: State
-) -> None:
-    state.begin(stage.id, where.folder, start.folder if start else None)
-    atomic_write(folder / "chain.yaml", chain.as_yaml())
 
 
 def _wanted(stage: LoadedStage, chain: LoadedChain, folder: Path) -> Path:

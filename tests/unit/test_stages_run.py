@@ -171,3 +171,41 @@ def test_within_a_group_of_processes_it_is_refused(chain_file: Path, monkeypatch
 def test_resume_insists(chain_file: Path) -> None:
     with pytest.raises(RecipeError, match="no chain to resume"):
         run(chain_file, resume=True)
+
+
+def test_stages_with_folders_of_the_same_name_elsewhere_are_told_apart(chain_file: Path, tmp_path: Path) -> None:
+    places = [f"stages.{id}.output={tmp_path / name / 'model'}" for id, name in (("one", "first"), ("two", "second"))]
+    assert run(chain_file, *places)[0] == ["model", "model", "side"]
+    assert run(chain_file, *places)[0] == []
+
+
+def test_fresh_trains_a_stage_with_a_folder_elsewhere_anew(chain_file: Path, tmp_path: Path) -> None:
+    place = f"stages.one.output={tmp_path / 'elsewhere'}"
+    run(chain_file, place)
+    assert run(chain_file, place, fresh=True)[0] == ["elsewhere-2", "two", "side"]
+    assert run(chain_file, place)[0] == []
+
+
+def test_a_stage_whose_rows_have_changed_is_stale(
+    chain_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"question": "c", "answer": "d"}\n')
+    override = f"stages.two.data.train={own}"
+    run(chain_file, override)
+    own.write_text('{"question": "c", "answer": "e"}\n')
+    capsys.readouterr()
+    assert run(chain_file, override)[0] == ["two-2"]
+    assert "stage two is not as it was" in capsys.readouterr().err
+    assert run(chain_file, override)[0] == []
+
+
+def test_a_chain_whose_first_model_was_made_anew_is_stale(chain_file: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "report.json").write_text("{}")
+    override = f"model.id={start}"
+    run(chain_file, override)
+    assert run(chain_file, override)[0] == []
+    (start / "report.json").write_text('{"seconds": 1}')
+    assert run(chain_file, override)[0] == ["one-2", "two-2", "side-2"]
