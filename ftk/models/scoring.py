@@ -73,9 +73,9 @@ class ScoringModel(nn.Module):
             self.packing_note = (
                 f"{name} does not keep documents in one row apart: those of packed batches are run in rows of their own"
             )
-        self._tree_width = self._widest_tree() if trees else 0
         parts = rope_parts(self._config).values()
         self._counts_lengths = any(part.get("rope_type") == "dynamic" for part in parts)
+        self._tree_width = self._widest_tree() if trees else 0
 
     def forward(self, batch: Batch) -> TokenScores:
         """Log-probability and correctness of every token with a weight, and the routers' load where it was asked for.
@@ -124,12 +124,15 @@ class ScoringModel(nn.Module):
         """Tokens of the widest row in which completions may share a prompt; 0 where they never may."""
         base = base_model(self.causal_lm)
         backbone = self.backbone
-        width = 0
+        width, reason = 0, "its attention looks no further back"
         if self._packs and backbone is not None and (not self._has_numbers or prove_trees(base, backbone)):
             # A mask of ours replaces a window's, which makes no difference where all of the row lies within it.
             width = narrowest_window(self._config)
+        if self._counts_lengths and width > (trained := int(self._config.max_position_embeddings)):
+            # Beyond those, completions of different lengths would each turn the prompt otherwise.
+            width, reason = trained, "its positions depend on the length of each text"
         if width < sys.maxsize:
-            here = f" in rows of more than {width} tokens, as its attention looks no further back" if width else ""
+            here = f" in rows of more than {width} tokens, as {reason}" if width else ""
             self.tree_note = (
                 f"{type(base).__name__} does not take completions that share a prompt{here}: each is run with the "
                 "prompt in a row of its own"
