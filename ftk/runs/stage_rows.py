@@ -16,5 +16,5 @@ def rows_digest(recipe: Recipe, sources: Sequence[Source], *, role: str) -> str:
         DataError: a source is not there or cannot be read.
     """
     if recipe.task.rows == "texts":
-        return read_texts(sources, role=role).fingerprint() if sources else ""
+        return read_texts(sources, role=role).fingerprint if sources else ""
     return hashlib.sha256("".join(reader_of(source).fingerprint() for source in sources).encode()).hexdigest()

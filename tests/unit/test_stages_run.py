@@ -186,18 +186,19 @@ def test_fresh_trains_a_stage_with_a_folder_elsewhere_anew(chain_file: Path, tmp
     assert run(chain_file, place)[0] == []
 
 
+@pytest.mark.parametrize(("task", "name"), [("sft", "own.jsonl"), ("cpt", "own.txt")])
 def test_a_stage_whose_rows_have_changed_is_stale(
-    chain_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: str, name: str, chain_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = tmp_path / "own.jsonl"
+    own = tmp_path / name
     own.write_text('{"question": "c", "answer": "d"}\n')
-    override = f"stages.two.data.train={own}"
-    run(chain_file, override)
+    overrides = (f"stages.two.task={task}", f"stages.two.data.train={own}")
+    run(chain_file, *overrides)
     own.write_text('{"question": "c", "answer": "e"}\n')
     capsys.readouterr()
-    assert run(chain_file, override)[0] == ["two-2"]
-    assert "stage two is not as it was" in capsys.readouterr().err
-    assert run(chain_file, override)[0] == []
+    assert run(chain_file, *overrides)[0] == ["two-2"]
+    assert "(the files of data.train have changed)" in capsys.readouterr().err
+    assert run(chain_file, *overrides)[0] == []
 
 
 def test_a_chain_whose_first_model_was_made_anew_is_stale(chain_file: Path, tmp_path: Path) -> None:
