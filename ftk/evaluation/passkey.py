@@ -33,7 +33,8 @@ class Passkey(Section):
     """Whether the model finds five digits in a long text, by the length of the text and the depth of the digits."""
 
     lengths: Annotated[tuple[Annotated[int, Field(ge=8)], ...], OneOrMore()] = ()
-    """Tokens of the texts, answer included; by default an eighth, a quarter, a half and all of `data.max_length`."""
+    """Tokens of the texts, answer included; by default an eighth, a quarter, a half and all of `data.max_length`, those
+    left out that are too short for key and question."""
     depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], OneOrMore()] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Where the digits stand: 0 at the beginning of a text, 1 right before the question."""
     rows: Annotated[int, Field(gt=0)] = 4

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ftk.models.dynamic_rope import make_stateless
 from ftk.models.rope_proof import rotary_embeddings
 from ftk.models.scoring import base_model
 
@@ -16,7 +17,9 @@ def positions_as_trained(causal_lm: Any, original: Any) -> Iterator[None]:
     extended = rotary_embeddings(base)
     for name, module in extended.items():
         device = next(module.buffers()).device
-        base.set_submodule(name, type(module)(config=text).to(device))
+        own = type(module)(config=text).to(device)
+        make_stateless(own)
+        base.set_submodule(name, own)
     try:
         yield
     finally:

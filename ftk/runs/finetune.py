@@ -16,7 +16,7 @@ from ftk.runs.bias import read_run_bias
 from ftk.runs.environment import environment
 from ftk.runs.figures import left_to_right_harm, sample_answer
 from ftk.runs.folder import RunFolder, choose_folder
-from ftk.runs.long_context import check_passkey, show_passkeys
+from ftk.runs.long_context import check_far, show_passkeys
 from ftk.runs.measure import Measure, check_questions
 from ftk.runs.memory_guard import compare_memory, expect_memory
 from ftk.runs.out_of_memory import TRAIN_REMEDIES, out_of_memory_told
@@ -68,7 +68,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False,
         data = read_training_data(recipe)
     check_questions(recipe, data)
     bias = read_run_bias(recipe, data)
-    check_passkey(recipe, data)
+    check_far(recipe, data)
     expected = expect_memory(recipe, partial(_worst, loaded, data, accelerator), accelerator, say, force=force)
     start = load_start(recipe, accelerator, new_tokens=data.new_tokens)
     data = with_reference(data, start, recipe, accelerator, say)

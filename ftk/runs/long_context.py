@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from ftk.core.errors import RecipeError
 from ftk.core.positions import max_positions, rope_parts
 from ftk.core.types import Batch, Examples
 from ftk.data.batches import evaluation_batches
 from ftk.evaluation.heatmap import cells_of, draw_heatmaps, print_heatmap
-from ftk.evaluation.passkey import passkey_metrics, passkey_row
+from ftk.evaluation.passkey import passkey_metrics
 from ftk.evaluation.positions import position_metrics
 from ftk.evaluation.score import loss_metrics
 from ftk.models.as_trained import positions_as_trained
@@ -19,6 +18,7 @@ from ftk.models.load import load_config
 from ftk.recipe.schema import Recipe
 from ftk.runs.folder import RunFolder
 from ftk.runs.forward_size import forward_tokens
+from ftk.runs.passkeys import check_passkey, passkey_lengths
 from ftk.runs.training_data import TrainingData
 
 if TYPE_CHECKING:
@@ -53,13 +53,14 @@ class LongContext:
             if settings.by_position and self._batches:
                 figures |= position_metrics(model, self._batches, self._accelerator)
             if settings.passkey is not None:
+                tokenizer, seed = self._data.tokenizer, self._recipe.seed
                 figures |= passkey_metrics(
                     model,
-                    self._data.tokenizer,
+                    tokenizer,
                     settings.passkey,
-                    lengths=passkey_lengths(self._recipe, self._data.max_length),
+                    lengths=passkey_lengths(settings.passkey, tokenizer, max_length=self._data.max_length, seed=seed),
                     tokens_per_batch=forward_tokens(device),
-                    seed=self._recipe.seed,
+                    seed=seed,
                     device=device,
                 )
         return figures
@@ -93,30 +94,21 @@ def original_config(recipe: Recipe) -> Any:
     return original if max_positions(original) != max_positions(load_config(recipe.model)) else None
 
 
-def check_passkey(recipe: Recipe, data: TrainingData) -> None:
-    """Find out, before anything is written or learned, that the texts can be made and read.
+def check_far(recipe: Recipe, data: TrainingData) -> None:
+    """Find out, before anything is written or learned, that the texts with a pass key can be made and read.
 
     Raises:
         RecipeError: a length is beyond the model's positions, or too short for key and question.
     """
-    settings = recipe.evaluation.passkey
-    if settings is None:
-        return
-    positions = max_positions(load_config(recipe.model))
-    for length in passkey_lengths(recipe, data.max_length):
-        if positions is not None and length > positions:
-            raise RecipeError(
-                f"a text of {length} tokens is longer than the {positions} positions that {recipe.model.id} has. Ask "
-                f"for shorter ones, or have the model read further: model.context.length={length}",
-                place="evaluation.passkey.lengths",
-            )
-        passkey_row(data.tokenizer, length=length, depth=0.0, key="12345")
-
-
-def passkey_lengths(recipe: Recipe, max_length: int) -> tuple[int, ...]:
-    """Tokens of the texts, shortest first."""
-    asked = recipe.evaluation.passkey.lengths if recipe.evaluation.passkey is not None else ()
-    return tuple(sorted(set(asked))) or tuple(max_length // share for share in (8, 4, 2, 1))
+    if recipe.evaluation.passkey is not None:
+        check_passkey(
+            recipe.evaluation.passkey,
+            data.tokenizer,
+            max_length=data.max_length,
+            positions=max_positions(load_config(recipe.model)),
+            seed=recipe.seed,
+            name=recipe.model.id,
+        )
 
 
 def cut(examples: Examples, length: int) -> Examples:

@@ -11,10 +11,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Co
 
 from ftk.core.errors import RunError
 from ftk.core.positions import max_positions
+from ftk.evaluation.passkey import Passkey
 from ftk.models.as_trained import positions_as_trained
-from ftk.models.load import load_config, load_model
+from ftk.models.load import load_config, load_model, load_tokenizer
 from ftk.models.settings import ModelSettings
 from ftk.runs.measure import Measure
+from ftk.runs.passkeys import passkey_lengths
 
 LONG = ("data.max_length=512", "model.context.length=512")
 
@@ -135,6 +137,28 @@ def test_frequencies_as_trained_are_the_bases_own_and_go_again(model_folder: Pat
     assert (extended - plain(input_ids=row).logits).abs().max() > 1e-4
 
 
+def test_without_dynamic_scaling_of_before_texts_do_not_change_with_what_came_before(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    settings = ModelSettings(id=str(model_folder), context={"length": 512, "scaling": "dynamic"})
+    load_model(settings, dtype=torch.float32).save_pretrained(tmp_path / "dynamic")
+    own = ModelSettings(id=str(tmp_path / "dynamic"))
+    further = ModelSettings(id=own.id, context={"length": 1024, "scaling": "dynamic"})
+    model: Any = load_model(further, dtype=torch.float32).eval()
+    row = torch.randint(5, 500, (1, 400), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), positions_as_trained(model, load_config(own)):
+        first = model(input_ids=row[:, :300]).logits
+        model(input_ids=row)
+        assert torch.equal(model(input_ids=row[:, :300]).logits, first)
+
+
+def test_default_lengths_of_texts_with_a_pass_key_hold_it(model_folder: Path) -> None:
+    tokenizer = load_tokenizer(ModelSettings(id=str(model_folder)))
+    for max_length, lengths in ((4096, (512, 1024, 2048, 4096)), (512, (128, 256, 512)), (64, (64,))):
+        assert passkey_lengths(Passkey(), tokenizer, max_length=max_length, seed=0) == lengths
+    assert passkey_lengths(Passkey(lengths=(9, 8)), tokenizer, max_length=512, seed=0) == (8, 9)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -146,6 +170,7 @@ def test_frequencies_as_trained_are_the_bases_own_and_go_again(model_folder: Pat
         (["model.context.length=256"], "has 256 positions already"),
         ([*LONG, "evaluation.passkey.lengths=1000"], "longer than the 512 positions"),
         ([*LONG, "evaluation.passkey.lengths=16"], "16 tokens cannot hold the pass key"),
+        (["data.max_length=64", "evaluation.passkey.lengths=[]"], "64 tokens cannot hold the pass key"),
         ([*LONG, "model.context.shifted_sparse_attention.group=7"], "make it even"),
         ([*LONG, "model.context.shifted_sparse_attention.group=512"], "Take about a quarter"),
     ],
