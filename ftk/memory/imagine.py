@@ -133,7 +133,7 @@ def _is_large(tensors: Sequence[Tensor]) -> bool:
     most = max(tensor.ndim for tensor in tensors)
     padded = [(1,) * (most - tensor.ndim) + tuple(tensor.shape) for tensor in tensors]
     widest: list[int] = [max(sizes) for sizes in zip(*padded, strict=True)]
-    return prod(widest) > MOST_REAL
+    return bool(prod(widest) > MOST_REAL)
 
 
 def _one(dtype: torch.dtype) -> bool | int | float:
