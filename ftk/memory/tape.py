@@ -5,8 +5,7 @@ follow from the modelling code: `layers.py` writes it again with these sizes in 
 reference counts free a tensor where torch would free it.
 
 Source: the saved tensors of each operation as `derivatives.yaml` of torch 2.13 lists them; the engine's order (latest
-operation first, gradients added where two meet) as in
-`torch/csrc/autograd/engine.cpp` and `input_buffer.cpp`.
+operation first, gradients added where two meet) as in `torch/csrc/autograd/engine.cpp` and `input_buffer.cpp`.
 """
 
 import heapq
@@ -219,17 +218,20 @@ class Tape:
     def backward(self, root: Tensor) -> None:
         """Gradients of everything that `root` came from, latest operation first."""
         assert root.node is not None
-        waiting = _dependencies(root.node)
+        waiting, sums = _dependencies(root.node), set[int]()
         buffers: dict[int, Storage] = {id(root.node): self.new(root.num_bytes)}
         ready = [root.node]
         root.node = None
         while ready:
             node = heapq.heappop(ready)
-            for edge, one in zip(node.inputs, self._gradients(node, buffers), strict=False):
+            given = self._gradients(node, buffers)
+            for edge in node.inputs:
+                # Not by zip, which holds what it gave last: a gradient that is held cannot become a weight's own.
+                one = given.pop(0)
                 if edge is None:
                     continue
                 if one is not None:
-                    _add(self, buffers, edge, one)
+                    _add(self, buffers, sums, edge, one)
                 del one
                 waiting[id(edge)] -= 1
                 if waiting[id(edge)]:
@@ -240,11 +242,11 @@ class Tape:
                     heapq.heappush(ready, edge)
             del node, edge
 
-    def _gradients(self, node: Node, buffers: dict[int, Storage]) -> Iterator[Storage | None]:
+    def _gradients(self, node: Node, buffers: dict[int, Storage]) -> list[Storage | None]:
         """Gradients of a node's inputs; that of its output is freed, and what it kept."""
         gradient = buffers.pop(id(node), None)
         if gradient is None:
-            return iter([None] * len(node.inputs))
+            return [None] * len(node.inputs)
         if (frame := node.frame) is not None:
             if frame.kept is None:
                 self._run_again(frame)
@@ -254,39 +256,33 @@ class Tape:
         found = list(node.backward(gradient))
         self._kept = None
         node.saved, node.frame, node.pinned = None, None, None
-        return _given_away(found)
-
-
-def _given_away(items: list[Storage | None]) -> Iterator[Storage | None]:
-    """The items, none of which is held any longer once it was given."""
-    items.reverse()
-    while items:
-        yield items.pop()
+        return found
 
 
 def _dependencies(root: Node) -> dict[int, int]:
     """How many gradients each node waits for."""
     counts: dict[int, int] = {}
-    seen = {id(root)}
     stack = [root]
     while stack:
         for edge in stack.pop().inputs:
             if edge is None:
                 continue
             counts[id(edge)] = counts.get(id(edge), 0) + 1
-            if id(edge) not in seen and isinstance(edge, Node):
-                seen.add(id(edge))
+            if counts[id(edge)] == 1 and isinstance(edge, Node):
                 stack.append(edge)
     return counts
 
 
-def _add(tape: Tape, buffers: dict[int, Storage], edge: Node | Parameter, gradient: Storage) -> None:
-    """Gradients of two users are added into a new tensor, while both are there.
+def _add(tape: Tape, buffers: dict[int, Storage], sums: set[int], edge: Node | Parameter, gradient: Storage) -> None:
+    """Gradients of two users are added beside both; one more is added into that sum, which nobody else holds.
 
-    The engine may write into the first where nobody else holds it; the profiler shows it adding beside them.
+    Source: `can_accumulate_inplace` in `input_buffer.cpp`; of the first of two, the profiler shows that it is held.
     """
     old = buffers.pop(id(edge), None)
-    buffers[id(edge)] = gradient if old is None else tape.new(old.num_bytes)
+    if old is not None and id(edge) not in sums:
+        old = tape.new(old.num_bytes)
+        sums.add(id(edge))
+    buffers[id(edge)] = gradient if old is None else old
 
 
 def _accumulate(tape: Tape, parameter: Parameter, buffers: dict[int, Storage]) -> None:
