@@ -70,7 +70,9 @@ def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) 
         "overhead",
         buffer_bytes(architecture, setup) + (WORKSPACE_BYTES + CONTEXT_BYTES if setup.device == "cuda" else 0),
     )
-    _step(ledger, architecture, setup, share)
+    # Parameters are updated one after another, beside the gradients of all.
+    largest = max((setup.update_bytes(size) for size in trained_sizes(weights, setup.adapter)), default=0)
+    _step(ledger, architecture, setup, share, update_bytes=round(largest * share.optimizer))
     held_at_peak = ledger.peak
     activations = {kind: held_at_peak.get(kind, 0) for kind in ACTIVATIONS}
     names = ("weights", "adapter", "gradients", "optimizer", "logits", "overhead")
@@ -80,7 +82,7 @@ def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) 
     return Peak(peak, ledger.peak_moment, activations, host)
 
 
-def _step(ledger: Ledger, architecture: Architecture, setup: Setup, share: Shares) -> None:
+def _step(ledger: Ledger, architecture: Architecture, setup: Setup, share: Shares, *, update_bytes: int) -> None:
     """One step as every one after the first is: the optimizer has its states already."""
     kept = 0.0 if share.on_host else share.gradients
     tape = Tape(ledger, compute_width=setup.compute_bytes, gradient_share=kept)
@@ -95,6 +97,8 @@ def _step(ledger: Ledger, architecture: Architecture, setup: Setup, share: Share
     ledger.moment = "the backward pass"
     tape.backward(loss)
     del batch, loss
+    ledger.moment = "the optimizer's update"
+    ledger.take("optimizer", update_bytes)
 
 
 def _model(architecture: Architecture, setup: Setup) -> Model:

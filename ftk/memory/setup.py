@@ -48,6 +48,10 @@ def _adam(num_weights: int) -> int:
     return 8 * num_weights
 
 
+def _in_place(num_weights: int) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """One training step on one device."""
@@ -73,6 +77,8 @@ class Setup:
     """Format of the frozen matrices; None where they are plain numbers."""
     state_bytes: Callable[[int], int] = _adam
     """Bytes that the optimizer keeps for one trained parameter of so many weights."""
+    update_bytes: Callable[[int], int] = _in_place
+    """Bytes that it takes for the while to update one of so many."""
     checkpointing: bool = False
     accumulates: bool = False
     """Whether a step has several micro-batches, between which gradients stay."""

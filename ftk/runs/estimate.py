@@ -1,6 +1,7 @@
 """`ftk estimate-memory`: what a recipe will take, from configuration alone."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from ftk.core.errors import RecipeError
@@ -92,6 +93,7 @@ def question(
         adapter=_adapter(recipe),
         stored=_stored(recipe),
         state_bytes=training.optimizer.state_bytes,
+        update_bytes=partial(training.optimizer.update_bytes, device=device),
         checkpointing=training.activation_checkpointing,
         accumulates=training.batch_tokens is not None or training.batch_size > rows * processes,
         attention=_attention(recipe, numbers, device),

@@ -59,6 +59,10 @@ class AdamW(Section):
         """Bytes that are kept for one parameter of so many weights: two float32 means."""
         return 8 * num_weights
 
+    def update_bytes(self, num_weights: int, *, device: str) -> int:
+        """Bytes that an update takes for the while: none, as one kernel does it in place."""
+        return 0
+
     def build(
         self, named_parameters: NamedParameters, *, learning_rate: float, weight_decay: float
     ) -> torch.optim.Optimizer:
@@ -92,6 +96,16 @@ class AdamW8bit(Section):
         if num_weights < STATES_IN_32_BITS_BELOW:
             return 2 * 4 * num_weights
         return 2 * num_weights + 2 * 4 * -(-num_weights // BLOCK)
+
+    def update_bytes(self, num_weights: int, *, device: str) -> int:
+        """Bytes that the update of one parameter of so many float32 weights takes for the while.
+
+        A GPU updates in place. A CPU unpacks: both means, the scaled gradient, the root of the second mean and that
+        root's quotient by its correction are float32 and alive together, five numbers a weight.
+
+        Source: `_optimizer_update_8bit_blockwise_cpu` of bitsandbytes 0.50, backends/cpu/ops.py.
+        """
+        return 5 * 4 * num_weights if device == "cpu" and num_weights >= STATES_IN_32_BITS_BELOW else 0
 
     def build(
         self, named_parameters: NamedParameters, *, learning_rate: float, weight_decay: float
@@ -142,6 +156,10 @@ class Sgd(Section):
     def state_bytes(self, num_weights: int) -> int:
         """Bytes that are kept for one parameter of so many weights: the last update in float32, with momentum."""
         return 4 * num_weights if self.momentum else 0
+
+    def update_bytes(self, num_weights: int, *, device: str) -> int:
+        """Bytes that an update takes for the while: none without weight decay, which copies the gradient."""
+        return 0
 
     def build(
         self, named_parameters: NamedParameters, *, learning_rate: float, weight_decay: float
