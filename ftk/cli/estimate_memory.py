@@ -18,7 +18,7 @@ def command(
     sequence_length: Annotated[str | None, typer.Option("--sequence-length", help="Tokens of a row.")] = None,
     tuning: Annotated[str | None, typer.Option("--tuning", help="full, lora or qlora.")] = None,
     quantization: Annotated[str | None, typer.Option("--quantization", help="nf4, int8 or none.")] = None,
-    optimizer: Annotated[str | None, typer.Option("--optimizer", help="adamw, sgd or momentum.")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="adamw, adamw_8bit, sgd or momentum.")] = None,
     checkpointing: Annotated[
         bool | None, typer.Option("--checkpointing/--no-checkpointing", help="Recompute activations.")
     ] = None,

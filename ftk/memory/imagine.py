@@ -21,6 +21,7 @@ Substitute = Callable[..., Any]
 """Called with an operation's arguments in its place; the operations that it calls are followed."""
 
 _ATEN = torch.ops.aten
+_INDEXED = frozenset({_ATEN.index.Tensor, _ATEN.index_put.default, _ATEN.index_put_.default})
 MOST_REAL = 2**24
 """Numbers above which a tensor is imagined, whatever it holds: a mask of 4,096 places to both sides is as large."""
 FACTORIES = frozenset({"aten::empty", "aten::zeros", "aten::ones", "aten::full", "aten::rand", "aten::randn"})
@@ -51,6 +52,8 @@ class Imagine(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return _is_same(*args)
             if func is _ATEN.add.Tensor and _is_added_in_place(args[0]):
                 return args[0].add_(args[1])
+            if func in _INDEXED:
+                args = (args[0], _as_places(args[1]), *args[2:])
             substitute = self._substitutes.get(func)
             if substitute is not None:
                 return substitute(*args, **kwargs)
@@ -134,6 +137,15 @@ def _is_large(tensors: Sequence[Tensor]) -> bool:
     padded = [(1,) * (most - tensor.ndim) + tuple(tensor.shape) for tensor in tensors]
     widest: list[int] = [max(sizes) for sizes in zip(*padded, strict=True)]
     return bool(prod(widest) > MOST_REAL)
+
+
+def _as_places(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Indices with the places at which real truths hold in place of these, as imagined ones hold nowhere."""
+    found: list[Tensor | None] = []
+    for index in indices:
+        is_truth = index is not None and index.dtype == torch.bool and not isinstance(index, FakeTensor)
+        found += index.nonzero().unbind(1) if index is not None and is_truth else [index]
+    return found
 
 
 def _one(dtype: torch.dtype) -> bool | int | float:

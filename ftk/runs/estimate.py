@@ -17,11 +17,10 @@ from ftk.quantization.int8 import Int8
 from ftk.quantization.nf4 import Nf4
 from ftk.recipe.schema import Recipe
 from ftk.runs.model_numbers import ModelNumbers, model_numbers
+from ftk.runs.seen_rows import micro_batch_rows, seen_rows
 from ftk.train.optimizers import Sgd
 from ftk.tuning.lora import ALL_LINEAR, Lora
 
-DEFAULT_LENGTH = 2048
-"""Tokens of a row where nothing is said, as `data.max_length` has it."""
 Device = Literal["cuda", "cpu"]
 
 
@@ -77,15 +76,13 @@ def question(
     precision = training.precision if training.precision != "auto" else ("bf16" if device == "cuda" else "fp32")
     compute = 4 if precision == "fp32" else 2
     processes = 1 if recipe.parallel.processes == "auto" else recipe.parallel.processes
-    rows = 1 if training.micro_batch_size == "auto" else training.micro_batch_size
-    # A pair is two texts.
-    texts = 2 * rows if recipe.task.rows == "pairs" else rows
-    length = _length(recipe, numbers)
+    rows, attention = micro_batch_rows(recipe), _attention(recipe, numbers, device)
+    seen = seen_rows(recipe, numbers, takes_masks=attention != "flash")
     setup = Setup(
-        rows=texts,
-        length=length,
-        scored=texts * (length - 1),
-        packed=recipe.data.packing,
+        rows=seen.rows,
+        length=seen.length,
+        scored=seen.scored,
+        packed=seen.packed,
         device=device,
         device_bytes=device_bytes,
         compute_bytes=compute,
@@ -96,7 +93,7 @@ def question(
         update_bytes=partial(training.optimizer.update_bytes, device=device),
         checkpointing=training.activation_checkpointing,
         accumulates=training.batch_tokens is not None or training.batch_size > rows * processes,
-        attention=_attention(recipe, numbers, device),
+        attention=attention,
         processes=processes,
         strategy=_strategy(strategy or recipe.parallel.strategy, recipe),
     )
@@ -179,19 +176,6 @@ def _rule_of_thumb(asked: Question, added: int) -> dict[str, Any]:
     return rule_of_thumb(weights.total, trained, weight_bytes=bits / 8, states=states)
 
 
-def _length(recipe: Recipe, numbers: ModelNumbers) -> int:
-    asked, positions = recipe.data.max_length, numbers.architecture.positions
-    if asked is None:
-        return min(DEFAULT_LENGTH, positions or DEFAULT_LENGTH)
-    if positions is not None and asked > positions:
-        raise RecipeError(
-            f"{asked} tokens are more than the {positions} positions that {numbers.name} has. Set it to {positions} or "
-            "less",
-            place="data.max_length",
-        )
-    return asked
-
-
 def _frozen_bytes(recipe: Recipe, compute: int) -> int:
     if recipe.tuning.name == "full":
         return 4
@@ -243,8 +227,17 @@ def _notes(asked: Question) -> tuple[str, ...]:
     notes = []
     if recipe.training.micro_batch_size == "auto":
         notes.append("micro_batch_size: auto takes what fits; the figures are for one row at a time")
-    if recipe.task.rows in ("conversations", "pairs", "unpaired"):
+    if recipe.task.rows == "conversations":
         notes.append("every token is taken to be learned, and every row to be of full length: the figures are the most")
+    if recipe.task.rows in ("pairs", "unpaired"):
+        notes.append("every text is taken to be of full length, and half of it to be the prompt")
+    if recipe.task.name == "infill":
+        notes.append(
+            "tokens that infilling adds where the tokenizer has none are left out, and what training them takes"
+        )
+    context = recipe.model.context
+    if context is not None and context.shifted_sparse_attention is not None:
+        notes.append("attention is counted as over all of a row, not over shifted groups")
     if setup.adapter is not None and setup.adapter.decomposed:
         notes.append("what DoRA computes of whole weights for the while is left out")
     if recipe.parallel.processes == "auto":

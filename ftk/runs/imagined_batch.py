@@ -15,7 +15,12 @@ DOCUMENTS = 4
 
 
 def imagined_batches(recipe: Recipe, *, rows: int, length: int, count: int) -> list[Batch]:
-    """So many equal micro-batches of `rows` rows of `length` tokens, as the task of a recipe has them."""
+    """So many equal micro-batches of `rows` rows of `length` tokens, as the task of a recipe has them.
+
+    Of a preference, half of a text of `length` tokens is the prompt, and the row has two answers after it.
+    """
+    if recipe.task.rows in ("pairs", "unpaired"):
+        length += length // 2
     examples = []
     for _ in range(rows):
         parts = np.array_split(np.arange(length), DOCUMENTS if recipe.data.packing else 1)

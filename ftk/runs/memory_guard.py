@@ -173,7 +173,8 @@ def _ask(
     rows = found if wanted == "auto" else min(wanted, found)
     scored = round(int((batch.weights_BL > 0).sum()) * rows / found)
     is_split = recipe.training.batch_tokens is not None or recipe.training.batch_size > rows * accelerator.num_processes
-    setup = replace(asked.setup, rows=rows, length=length, scored=scored, packed=batch.packed, accumulates=is_split)
+    has_mask = batch.packed or batch.branches_BL is not None
+    setup = replace(asked.setup, rows=rows, length=length, scored=scored, packed=has_mask, accumulates=is_split)
     return replace(asked, setup=setup)
 
 

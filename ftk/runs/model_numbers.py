@@ -1,11 +1,12 @@
 """The numbers of a model from its configuration alone: nothing else is read, and no weights are downloaded."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ftk.core.errors import ModelError
+from ftk.core.positions import max_positions
 from ftk.memory import catalogue
 from ftk.memory.architecture import Architecture, from_config
 from ftk.memory.built import architecture_of, build, inventory_of
@@ -39,11 +40,18 @@ def model_numbers(settings: ModelSettings) -> ModelNumbers:
         ModelError: there is no such model, or its configuration cannot be used; tells near names of the catalogue.
     """
     config = read_config(settings)
+    positions = None
+    if settings.context is not None and settings.context.extends:
+        config, positions = _extended(config, settings)
     architecture = from_config(config)
     if architecture is not None:
-        return ModelNumbers(settings.id, architecture, inventory(architecture), True, config)
-    built, weights = _built(config, settings)
-    return ModelNumbers(settings.id, built, weights, False, config)
+        found = ModelNumbers(settings.id, architecture, inventory(architecture), True, config)
+    else:
+        built, weights = _built(config, settings)
+        found = ModelNumbers(settings.id, built, weights, False, config)
+    if positions is None:
+        return found
+    return replace(found, architecture=replace(found.architecture, positions=positions))
 
 
 def read_config(settings: ModelSettings) -> dict[str, Any]:
@@ -107,6 +115,31 @@ def _from_hub(settings: ModelSettings) -> dict[str, Any]:
             "--model path/to/config.json"
         ) from error
     return _json(Path(path))
+
+
+def _extended(config: dict[str, Any], settings: ModelSettings) -> tuple[dict[str, Any], int | None]:
+    """The configuration as `model.context` extends it, and the positions that it has then."""
+    from ftk.models.extend import extend_config
+
+    assert settings.context is not None
+    built = _transformers_config(config, settings)
+    extend_config(built, settings.context, name=settings.id)
+    return built.to_dict(), max_positions(built)
+
+
+def _transformers_config(config: dict[str, Any], settings: ModelSettings) -> Any:
+    from transformers import AutoConfig
+
+    from ftk.models.load import UNREADABLE
+
+    values = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        return AutoConfig.for_model(str(config.get("model_type", "")), **values)
+    except UNREADABLE as error:
+        raise ModelError(
+            f"transformers does not know the configuration of {settings.id} (model_type {config.get('model_type')}): "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 def _built(config: dict[str, Any], settings: ModelSettings) -> tuple[Architecture, Inventory]:

@@ -8,6 +8,7 @@ from ftk.memory.estimate import Estimate, MemoryBytes
 from ftk.models.load import UNREADABLE
 from ftk.runs.estimate import Question
 from ftk.runs.imagined_batch import imagined_batches
+from ftk.runs.seen_rows import micro_batch_rows, text_length
 from ftk.runs.simulate_step import simulate_step
 from ftk.train.precision import Precision
 
@@ -28,7 +29,12 @@ def simulate(asked: Question, answer: Estimate) -> Estimate:
     simulated = simulate_step(
         asked.recipe,
         _config(asked),
-        imagined_batches(asked.recipe, rows=setup.rows, length=setup.length, count=2 if setup.accumulates else 1),
+        imagined_batches(
+            asked.recipe,
+            rows=micro_batch_rows(asked.recipe),
+            length=text_length(asked.recipe, asked.numbers),
+            count=2 if setup.accumulates else 1,
+        ),
         precision=resolved,
         device=setup.device,
         device_bytes=setup.device_bytes,
