@@ -1,7 +1,7 @@
 """Attention on a tape, by kernel.
 
 Source: transformers 5.23, `integrations/sdpa_attention.py` and `eager_attention_forward` of the models; what kernels
-keep: Dao et al. 2022 (arXiv:2205.14135), algorithm 1 (queries, keys, values, the output, and one float32 a query and
+keep: Dao 2023 (arXiv:2307.08691), algorithm 1 (queries, keys, values, the output, and one float32 a query and
 head instead of the matrix of probabilities).
 """
 

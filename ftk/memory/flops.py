@@ -32,7 +32,8 @@ def flops_per_token(
     where it is trained; attention's products of queries with keys and of probabilities with values, of which a causal
     row needs half: 2 * length * width * layers in the forward pass. Checkpointing repeats the forward pass of layers.
 
-    Source: Kaplan et al. 2020 (arXiv:2001.08361), table 1; Chowdhery et al. 2022 (arXiv:2204.02311), appendix B.
+    Source: Kaplan et al. 2020 (arXiv:2001.08361), table 1; Chowdhery et al. 2022 (arXiv:2204.02311), which
+    count attention too.
     """
     head = weights.head.num_weights if weights.head is not None else 0
     layers = sum(linear.num_weights for linear in weights.linears) + sum(one.num_weights for one in weights.fused)

@@ -12,8 +12,8 @@ Norm = Literal["rms", "rms_float", "layer"]
 def normed(tape: Tape, x: Tensor, scales: list[Parameter], *, kind: Norm) -> Tensor:
     """The norm over as many numbers as its weight has.
 
-    Source: Zhang and Sennrich 2019 (arXiv:1910.07467), equation 4; Ba et al. 2016 (arXiv:1607.06450), equation 4;
-    in the steps of `LlamaRMSNorm`, `Gemma2RMSNorm` and `torch.nn.LayerNorm`.
+    Source: Zhang and Sennrich 2019 (arXiv:1910.07467), section 4; Ba et al. 2016 (arXiv:1607.06450), equation 3; in
+    the steps of `LlamaRMSNorm`, `Gemma2RMSNorm` and `torch.nn.LayerNorm`.
     """
     if kind == "layer":
         return _layer_norm(tape, x, scales)

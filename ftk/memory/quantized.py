@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 CONSTANTS_BLOCK = 256
 """Constants of four-bit blocks that share a constant themselves. Source: Dettmers et al. 2023 (arXiv:2305.14314),
-section 3."""
+equation 6."""
 
 
 def quantize_imagined(model: Any, config: Any, fake: FakeTensorMode, *, dtype: torch.dtype) -> None:

@@ -15,7 +15,7 @@ def matrix_bytes(num_weights: int, rows: int, stored: Stored) -> int:
     A row-wise format has a float32 constant a row. A block-wise one has a float32 constant a block; where these are
     quantized too, a byte a block, a float32 for each 256 of these, their mean, and the two tables of values.
 
-    Source: Dettmers et al. 2023 (arXiv:2305.14314), section 3; layout as in bitsandbytes, `functional.py`.
+    Source: Dettmers et al. 2023 (arXiv:2305.14314), double quantization; layout as in bitsandbytes, `functional.py`.
     """
     packed = math.ceil(num_weights * stored.bits / 8)
     if stored.block is None:

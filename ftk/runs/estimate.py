@@ -31,7 +31,7 @@ class Pace:
     gpu: Gpu | None = None
     """None takes the smallest GPU that holds the run."""
     utilisation: float = 0.4
-    """Part of the GPU's peak that training reaches; 0.3 to 0.5 is customary (arXiv:2204.02311, table 3)."""
+    """Part of the GPU's peak that training reaches; PaLM came to 0.46 (Chowdhery et al. 2022, arXiv:2204.02311)."""
     dollars_per_hour: float | None = None
     """Of one device; None tells no price."""
     tokens: int = 1_000_000

@@ -193,8 +193,8 @@ def _quantized() -> Change:
         _with_nf4,
         Harm.COARSER_WEIGHTS,
         _unpacking,
-        "QLoRA: LoRA over four-bit weights matched 16 bits in the figures of Dettmers et al. 2023 (arXiv:2305.14314, "
-        "section 4); slower by what unpacking the weights moves in each pass",
+        "QLoRA: LoRA over four-bit weights matched 16 bits in the figures of Dettmers et al. 2023 (arXiv:2305.14314); "
+        "slower by what unpacking the weights moves in each pass",
     )
 
 
