@@ -31,7 +31,7 @@ def _gpu(name: str, gib: int, tflops: float) -> Gpu:
 
 GPUS: tuple[Gpu, ...] = (
     _gpu("T4", 15, 65),
-    _gpu("RTX 3060", 12, 51),
+    _gpu("RTX 3060", 12, 25.5),
     _gpu("RTX 4070", 12, 58),
     _gpu("V100 16GB", 16, 125),
     _gpu("RTX 4080", 16, 97),
@@ -56,13 +56,17 @@ GPUS: tuple[Gpu, ...] = (
 
 
 def find_gpu(name: str, *, place: str = "--gpu") -> Gpu:
-    """The GPU of that name, in any case of letters.
+    """The GPU of that name, in any case of letters; the beginning of it is enough where only one has it.
 
     Raises:
-        RecipeError: it is not in the list; tells the nearest.
+        RecipeError: it is not in the list, or stands for several; tells the nearest.
     """
     by_name = {_plain(gpu.name): gpu for gpu in GPUS}
-    found = by_name.get(_plain(name))
+    meant = [gpu for plain, gpu in by_name.items() if _plain(name) and plain.startswith(_plain(name))]
+    found = by_name.get(_plain(name)) or (meant[0] if len(meant) == 1 else None)
+    if found is None and meant:
+        several = ", ".join(gpu.name for gpu in meant)
+        raise RecipeError(f"{name} may be any of {several}. Say which", place=place)
     if found is None:
         near = difflib.get_close_matches(_plain(name), by_name, n=1, cutoff=0.5)
         hint = f" Did you mean {by_name[near[0]].name}?" if near else ""

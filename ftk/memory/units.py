@@ -1,11 +1,14 @@
 """Sizes as people write them: 24GB, 24GiB, 80g; 13B for parameters; 32k for tokens."""
 
 import re
+from decimal import Decimal
 
 from ftk.core.errors import RecipeError
 
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_GROUPED = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?"
+"""Digits by threes. A comma anywhere else may stand for a decimal point, and is not read."""
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 
@@ -27,13 +30,15 @@ def parse_count(text: str, *, place: str) -> int:
     """A number of parameters or tokens: `13B`, `350M`, `32k` (32,000), `7_000_000_000`.
 
     Raises:
-        RecipeError: it does not read so, or is not positive.
+        RecipeError: it does not read so, is not whole, or is not positive.
     """
-    found = re.fullmatch(r"\s*([\d_,]*\.?\d+(?:e\d+)?)\s*([kmbt]?)\s*", text, re.IGNORECASE)
+    found = re.fullmatch(rf"\s*((?:{_GROUPED}|[\d_]*\.?\d+)(?:e\d{1,2})?)\s*([kmbt]?)\s*", text, re.IGNORECASE)
     if not found:
         raise RecipeError(f"{text!r} does not say a number. Expected such as 13B, 350M or 7000000000", place=place)
-    number = float(found[1].replace("_", "").replace(",", ""))
-    return _positive(round(number * _COUNTS[found[2].lower()]), text, place=place)
+    number = Decimal(found[1].replace("_", "").replace(",", "")) * _COUNTS[found[2].lower()]
+    if number != int(number):
+        raise RecipeError(f"{text!r} is no whole number. Expected such as 13B, 350M or 7000000000", place=place)
+    return _positive(int(number), text, place=place)
 
 
 def shown(num_bytes: float) -> str:

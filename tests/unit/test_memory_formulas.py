@@ -52,8 +52,13 @@ def test_counts_read_as_people_write_them() -> None:
         32000,
         7000,
     ]
-    with pytest.raises(RecipeError, match="does not say a number"):
-        parse_count("13X", place="--params")
+    assert parse_count("1.5B", place="x") == parse_count("1,500,000,000", place="x") == 15 * 10**8
+    for text in ("13X", "1,5B", "", "-4", "_"):
+        with pytest.raises(RecipeError, match="does not say a number"):
+            parse_count(text, place="--params")
+    for text in ("1.5", "0.6"):
+        with pytest.raises(RecipeError, match="no whole number"):
+            parse_count(text, place="--batch-size")
 
 
 def test_bytes_are_shown_in_powers_of_ten() -> None:
@@ -90,7 +95,7 @@ def test_four_bit_weights_take_what_bitsandbytes_allocates(rows: int, columns: i
 
 
 def test_double_quantization_costs_0_127_bits_a_weight() -> None:
-    # Source: Dettmers et al. 2023 (arXiv:2305.14314), section 3.
+    # Source: Dettmers et al. 2023 (arXiv:2305.14314), double quantization.
     weights = 4096 * 4096
     tables = 4 * 16 + 4 * 256 + 4
     constants = matrix_bytes(weights, 4096, Stored("nf4", 4.0, 64, True)) - weights // 2 - tables
@@ -131,5 +136,8 @@ def test_gpus_are_found_by_name_and_by_room() -> None:
     assert find_gpu("nvidia geforce rtx-4090").memory_bytes == 24 * 2**30
     with pytest.raises(RecipeError, match="Did you mean RTX 4090"):
         find_gpu("RTX 4091")
+    assert find_gpu("H100").name == "H100 80GB"
+    with pytest.raises(RecipeError, match="may be any of A100 40GB, A100 80GB"):
+        find_gpu("A100")
     assert fitting(25 * 2**30)[0].name == "RTX 5090"
     assert fitting(2**50) == []
