@@ -32,7 +32,7 @@ def parse_count(text: str, *, place: str) -> int:
     Raises:
         RecipeError: it does not read so, is not whole, or is not positive.
     """
-    found = re.fullmatch(rf"\s*((?:{_GROUPED}|[\d_]*\.?\d+)(?:e\d{1,2})?)\s*([kmbt]?)\s*", text, re.IGNORECASE)
+    found = re.fullmatch(rf"\s*((?:{_GROUPED}|[\d_]*\.?\d+)(?:e\d{{1,2}})?)\s*([kmbt]?)\s*", text, re.IGNORECASE)
     if not found:
         raise RecipeError(f"{text!r} does not say a number. Expected such as 13B, 350M or 7000000000", place=place)
     number = Decimal(found[1].replace("_", "").replace(",", "")) * _COUNTS[found[2].lower()]

@@ -69,7 +69,8 @@ def question(
 
     Raises:
         ModelError: the model's configuration cannot be had or used.
-        RecipeError: rows longer than the model's positions, or a strategy that needs more processes.
+        RecipeError: rows longer than the model's positions, a strategy that needs more processes, or an adapter on
+            modules that the model does not have.
     """
     numbers = numbers or model_numbers(recipe.model)
     training = recipe.training
@@ -87,7 +88,7 @@ def question(
         device_bytes=device_bytes,
         compute_bytes=compute,
         frozen_bytes=_frozen_bytes(recipe, compute),
-        adapter=_adapter(recipe),
+        adapter=_adapter(recipe, numbers),
         stored=_stored(recipe),
         state_bytes=training.optimizer.state_bytes,
         update_bytes=partial(training.optimizer.update_bytes, device=device),
@@ -182,10 +183,13 @@ def _frozen_bytes(recipe: Recipe, compute: int) -> int:
     return {"auto": compute, "float32": 4, "bfloat16": 2, "float16": 2}[recipe.model.dtype]
 
 
-def _adapter(recipe: Recipe) -> Adapter | None:
+def _adapter(recipe: Recipe, numbers: ModelNumbers) -> Adapter | None:
     tuning = recipe.tuning
     if not isinstance(tuning, Lora):
         return None
+    if tuning.target_modules != ALL_LINEAR:
+        head = numbers.weights.head
+        tuning.named_among([one.name for one in (*numbers.weights.linears, *([head] if head else []))])
     named = (tuning.target_modules,) if isinstance(tuning.target_modules, str) else tuning.target_modules
     targets = None if tuning.target_modules == ALL_LINEAR else frozenset(named)
     beside = frozenset(str(one) for one in tuning.also)

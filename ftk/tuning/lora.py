@@ -5,7 +5,7 @@ weight decomposition: Liu et al. 2024 (arXiv:2402.09353), equation 5.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, Protocol, cast
 
 from pydantic import Field
@@ -119,11 +119,26 @@ class Lora(Section):
         if self.target_modules == ALL_LINEAR:
             head = cast(_HasHead, model).get_output_embeddings()
             return [name for name, module in linear.items() if module is not head]
+        return self.named_among(linear)
+
+    def named_among(self, linear: Iterable[str]) -> list[str]:
+        """Those of a model's linear modules that `target_modules` names, by full name.
+
+        Raises:
+            RecipeError: a name matches none, or none is named.
+        """
+        modules = tuple(linear)
         wanted = (self.target_modules,) if isinstance(self.target_modules, str) else self.target_modules
-        endings = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        endings = sorted({name.rsplit(".", 1)[-1] for name in modules})
+        if not wanted:
+            raise RecipeError(
+                f"tuning.target_modules is empty: no module would get an adapter. Name some of {', '.join(endings)}; "
+                f"{ALL_LINEAR} takes them all",
+                place="tuning.target_modules",
+            )
         found: list[str] = []
         for ending in wanted:
-            matches = [name for name in linear if name == ending or name.endswith(f".{ending}")]
+            matches = [name for name in modules if name == ending or name.endswith(f".{ending}")]
             if not matches:
                 near = difflib.get_close_matches(ending, endings, n=1)
                 hint = f" Did you mean {near[0]}?" if near else ""

@@ -107,6 +107,9 @@ def test_time_and_price_follow_the_pace(tmp_path: Path) -> None:
         ((), {"model": "ftk://tiny", "on": "RTX 4091"}, "Did you mean RTX 4090"),
         ((), {"model": "ftk://tiny", "device": "tpu"}, "Expected cuda or cpu"),
         (("nowhere.yaml",), {}, "no such file"),
+        (("tuning.target_modules=[q_prj]",), {"model": "ftk://tiny"}, "called q_prj. Did you mean q_proj"),
+        (("tuning.target_modules=[q_proj, c_attn]",), {"model": "ftk://tiny"}, "called c_attn"),
+        (("tuning.target_modules=[]",), {"model": "ftk://tiny"}, "target_modules is empty"),
     ],
 )
 def test_bad_input_is_one_message(words: tuple[str, ...], flags: dict[str, Any], told: str) -> None:

@@ -46,11 +46,12 @@ def test_sizes_that_cannot_be_read_are_refused(text: str) -> None:
 
 
 def test_counts_read_as_people_write_them() -> None:
-    assert [parse_count(text, place="x") for text in ("13B", "350m", "32k", "7_000")] == [
+    assert [parse_count(text, place="x") for text in ("13B", "350m", "32k", "7_000", "7e9")] == [
         13 * B,
         35 * 10**7,
         32000,
         7000,
+        7 * B,
     ]
     assert parse_count("1.5B", place="x") == parse_count("1,500,000,000", place="x") == 15 * 10**8
     for text in ("13X", "1,5B", "", "-4", "_"):
