@@ -73,6 +73,23 @@ def test_factors_by_hand(llama_recipe):
     assert unpacking == pytest.approx(1 + 2.5 * 300 / 4096)
 
 
+def test_more_devices_are_so_many_times_faster(llama_recipe):
+    """Twice the devices take half the time; as many as before, each with a part of the model, the same."""
+    words = ("parallel.processes=2", "tuning=full")
+    assert factor(llama_recipe, "parallel.processes=4", *words) == 0.5
+    assert factor(llama_recipe, "parallel.processes=2", *words) == 1.0
+    assert factor(llama_recipe, "parallel.processes=4", "tuning=full") == 0.25
+
+
+@pytest.mark.parametrize(("now", "then"), [("1e-6", 1e-5), ("2e-5", 2e-4), ("5e-4", 1e-3), ("2e-3", 2e-3)])
+def test_adapters_take_ten_times_the_learning_rate(llama_recipe, now, then):
+    """Of what the recipe has: preferences at 1e-6 must not come to what answers take."""
+    recipe = load_recipe(str(llama_recipe), ("tuning=full", f"training.learning_rate={now}")).recipe
+    (lora, _) = [step for step in ladders(recipe, on_gpu=True)["tuning"] if step]
+    assert lora.apply(recipe).training.learning_rate == then
+    assert lora.overrides[-1] == f"training.learning_rate={then:.1e}"
+
+
 def test_plans_hold_when_they_are_pasted(llama_recipe):
     """Each plan, put behind the recipe, takes what was told, which fits; and none goes further than another needs."""
     memory = total(llama_recipe) // 2

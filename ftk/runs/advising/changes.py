@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ftk.recipe.advice import LEARNING_RATES
 from ftk.recipe.schema import Recipe
 from ftk.runs.estimate import Question
 from ftk.tuning.lora import Lora
@@ -20,8 +21,8 @@ UNPACKING_BYTES = 2.5
 DEVICES = (2, 4, 8)
 LOWEST_RANK = 4
 """Lower ones learn little; the lowest that `ftk recipe validate` calls customary."""
-LORA_LEARNING_RATE = 2e-4
-"""Of LoRA in place of full tuning: ten times the rate and more. Source: Schulman et al. 2025, "LoRA Without Regret"."""
+LORA_TO_FULL_RATE = 10
+"""Learning rate of LoRA in times of that of full tuning. Source: Schulman et al. 2025, "LoRA Without Regret"."""
 
 
 class Harm(IntEnum):
@@ -160,15 +161,18 @@ def _with_eight_bits(recipe: Recipe) -> Recipe:
 
 def _devices(recipe: Recipe) -> tuple[Change, ...]:
     now = 1 if recipe.parallel.processes == "auto" else recipe.parallel.processes
-    return tuple(_sharded(number) for number in DEVICES if number > now)
+    # The same number holds more where each no longer holds everything.
+    spreads = recipe.parallel.strategy == "ddp"
+    numbers = sorted({now, *DEVICES}) if spreads and now > 1 else DEVICES
+    return tuple(_sharded(number, now=now) for number in numbers if number > now or (spreads and number == now > 1))
 
 
-def _sharded(number: int) -> Change:
+def _sharded(number: int, *, now: int) -> Change:
     return Change(
         (f"parallel.processes={number}", "parallel.strategy=fsdp"),
         lambda recipe: _with(recipe, "parallel", processes=number, strategy="fsdp"),
         Harm.MORE_DEVICES,
-        lambda before, after: 1.0 / number,
+        lambda before, after: now / number,
         f"the same result on {number} GPUs; the time is without what they send each other, which is 1.5 times that "
         "of ddp (Rajbhandari et al. 2020, arXiv:1910.02054, section 7.2)",
     )
@@ -177,7 +181,7 @@ def _sharded(number: int) -> Change:
 def _tuning(recipe: Recipe) -> tuple[Change, ...]:
     tuning = recipe.tuning
     if not isinstance(tuning, Lora):
-        return (_lora_instead(quantized=False), _lora_instead(quantized=True))
+        return (_lora_instead(recipe, quantized=False), _lora_instead(recipe, quantized=True))
     changes = [] if recipe.quantization is not None else [_quantized()]
     ranks = []
     rank = tuning.rank
@@ -221,9 +225,12 @@ def _lower_rank(tuning: Lora, rank: int, *, quantized: bool) -> Change:
     )
 
 
-def _lora_instead(*, quantized: bool) -> Change:
+def _lora_instead(recipe: Recipe, *, quantized: bool) -> Change:
+    now = recipe.training.learning_rate
+    rate = float(f"{max(now, min(now * LORA_TO_FULL_RATE, LEARNING_RATES[1])):.1e}")
+
     def apply(recipe: Recipe) -> Recipe:
-        changed = _training(recipe.model_copy(update={"tuning": Lora()}), learning_rate=LORA_LEARNING_RATE)
+        changed = _training(recipe.model_copy(update={"tuning": Lora()}), learning_rate=rate)
         return _with_nf4(changed) if quantized else changed
 
     def slowdown(before: Question, after: Question) -> float:
@@ -231,11 +238,12 @@ def _lora_instead(*, quantized: bool) -> Change:
 
     also = ("quantization=nf4",) if quantized else ()
     return Change(
-        ("tuning=lora", *also, f"training.learning_rate={LORA_LEARNING_RATE:.1e}"),
+        ("tuning=lora", *also, f"training.learning_rate={rate:.1e}"),
         apply,
         Harm.ANOTHER_METHOD,
         slowdown,
-        "adapters instead of all weights: learns less and forgets less (Biderman et al. 2024, arXiv:2405.09673); no "
+        "adapters instead of all weights: learns less and forgets less (Biderman et al. 2024, arXiv:2405.09673), at ten "
+        "times the learning rate (Schulman et al. 2025, LoRA Without Regret), 1e-3 at most; no "
         "gradients of weights, hence 2 passes for 3" + (", and unpacking of four-bit weights" if quantized else ""),
     )
 
