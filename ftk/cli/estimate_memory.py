@@ -26,10 +26,12 @@ def command(
     strategy: Annotated[
         str | None, typer.Option("--strategy", help="ddp, zero1, zero2, zero3, fsdp or fsdp_offload.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cuda or cpu.")] = "cuda",
+    device: Annotated[str | None, typer.Option("--device", help="cuda or cpu; by default cuda.")] = None,
     tokens: Annotated[str | None, typer.Option("--tokens", help="Tokens trained on, for work and time.")] = None,
     on: Annotated[str | None, typer.Option("--on", help="GPU by which time and price are told.")] = None,
-    utilisation: Annotated[float, typer.Option("--utilisation", help="Part of its peak that is reached.")] = 0.4,
+    utilisation: Annotated[
+        float | None, typer.Option("--utilisation", help="Part of its peak that is reached; by default 0.4.")
+    ] = None,
     price: Annotated[float | None, typer.Option("--price", help="Dollars an hour for one device.")] = None,
     fit: Annotated[str | None, typer.Option("--fit", help="Find what makes it fit into so much, such as 24GB.")] = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="The same for a GPU, such as 'RTX 4090'.")] = None,
@@ -41,8 +43,9 @@ def command(
         str | None, typer.Option("--sweep", help="Several values, such as sequence_length=1k..32k or rank=8,16,64.")
     ] = None,
     picture: Annotated[
-        str, typer.Option("--picture", help="Where --compare and --sweep draw; a picture there is replaced.")
-    ] = "memory.png",
+        str | None,
+        typer.Option("--picture", help="Where --compare and --sweep draw, by default memory.png; replaced if there."),
+    ] = None,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Run one step on imagined weights, and count what it allocates.")
     ] = False,
@@ -55,9 +58,13 @@ def command(
         from ftk.memory.bare_count import bare_count
         from ftk.runs.estimate_shown import print_estimate
 
-        given: dict[str, object] = {"RECIPE": words, "--model": model, "--tuning": tuning if tuning != "full" else None}
-        given["--simulate"] = simulate
+        given: dict[str, object] = {"RECIPE": words or None, "--model": model}
+        given |= {"--tuning": tuning if tuning != "full" else None}
+        given |= {"--batch-size": batch_size, "--sequence-length": sequence_length, "--quantization": quantization}
+        given |= {"--checkpointing": checkpointing, "--processes": processes, "--strategy": strategy}
+        given |= {"--device": device, "--tokens": tokens, "--on": on, "--utilisation": utilisation, "--price": price}
         given |= {"--fit": fit, "--gpu": gpu, "--write": write, "--compare": compare, "--sweep": sweep}
+        given |= {"--picture": picture, "--simulate": simulate or None}
         answer = bare_count(params, dtype=dtype or "bf16", optimizer=optimizer or "adamw", others=given)
         print_estimate(params, answer)
         return answer.as_json()
@@ -78,7 +85,7 @@ def command(
         checkpointing=checkpointing,
         processes=processes,
         strategy=strategy,
-        device=device,
+        device=device or "cuda",
         tokens=tokens,
         on=on,
         utilisation=utilisation,

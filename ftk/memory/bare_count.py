@@ -28,15 +28,16 @@ def bare_count(params: str, *, dtype: str, optimizer: str, others: Mapping[str, 
     """The rule of thumb for a number such as `13B`, all of which is trained.
 
     Args:
-        others: what was given besides that needs an architecture, by its flag.
+        others: what needs an architecture, by its flag; None where it was not given.
 
     Raises:
         RecipeError: the number, the type or the optimizer does not read, or `others` has something.
     """
-    foreign = [flag for flag, value in others.items() if value]
+    foreign = [flag for flag, value in others.items() if value is not None]
     if foreign:
         raise RecipeError(
-            f"a bare number has no architecture, which {foreign[0]} needs. Give --params alone, or --model without it",
+            f"a bare number has no architecture, which {foreign[0]} needs. Give --params with --dtype and --optimizer "
+            "at most, or --model without it",
             place="--params",
         )
     parameters = parse_count(params, place="--params")

@@ -1,7 +1,7 @@
 """What `ftk estimate-memory` was asked: a recipe with overrides, or a model with flags, as one question."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from ftk.core.errors import RecipeError
@@ -41,8 +41,21 @@ class Flags:
     device: str = "cuda"
     tokens: str | None = None
     on: str | None = None
-    utilisation: float = 0.4
+    utilisation: float | None = None
     price: float | None = None
+
+    def refuse_pace(self, why: str, *names: str) -> None:
+        """
+        Raises:
+            RecipeError: one of these flags was given, which would do nothing.
+        """
+        given = next((name for name in names or PACE if getattr(self, name) is not None), None)
+        if given is not None:
+            raise RecipeError(f"--{given} {why}", place=f"--{given}")
+
+
+PACE = ("tokens", "on", "utilisation", "price")
+"""Flags about work, time and price."""
 
 
 def ask(words: Sequence[str], flags: Flags) -> Question:
@@ -84,16 +97,17 @@ def recipe_asked(words: Sequence[str], flags: Flags) -> LoadedRecipe:
 
 
 def _pace(flags: Flags) -> Pace:
-    if not 0 < flags.utilisation <= 1:
+    if flags.device == "cpu":
+        why = "is about a GPU, and --device is cpu, of which no time is told. Leave one of them out"
+        flags.refuse_pace(why, "on", "utilisation", "price")
+    if flags.utilisation is not None and not 0 < flags.utilisation <= 1:
         raise RecipeError(f"{flags.utilisation} is no part of a peak. Expected such as 0.4", place="--utilisation")
     if flags.price is not None and flags.price < 0:
         raise RecipeError(f"{flags.price} is below zero", place="--price")
-    return Pace(
-        gpu=find_gpu(flags.on, place="--on") if flags.on is not None else None,
-        utilisation=flags.utilisation,
-        dollars_per_hour=flags.price,
-        tokens=_whole(flags.tokens, "--tokens") if flags.tokens is not None else 1_000_000,
-    )
+    pace = Pace(gpu=find_gpu(flags.on, place="--on") if flags.on is not None else None, dollars_per_hour=flags.price)
+    if flags.utilisation is not None:
+        pace = replace(pace, utilisation=flags.utilisation)
+    return pace if flags.tokens is None else replace(pace, tokens=_whole(flags.tokens, "--tokens"))
 
 
 _NO_DATA = "ftk://orders/train"

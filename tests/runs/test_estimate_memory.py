@@ -138,5 +138,23 @@ def test_a_config_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bare_count_takes_no_architecture() -> None:
-    with pytest.raises(RecipeError, match="--model needs"):
-        command(params="13B", model="ftk://tiny")
+    for name, given in {"model": "ftk://tiny", "batch_size": "4", "checkpointing": False, "price": 2.0}.items():
+        with pytest.raises(RecipeError, match=f"--{name.replace('_', '-')} needs"):
+            command(params="13B", **{name: given})  # type: ignore[arg-type]
+    assert command(words=[], params="13B", dtype="fp32", optimizer="sgd", tuning="full") is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"fit": "24GB", "strategy": "zero3", "processes": "4"}, "does not train with zero3"),
+        ({"fit": "24GB", "price": 2.0}, "--price is for one estimate"),
+        ({"compare": "full,lora", "tokens": "1M"}, "--tokens is for one estimate"),
+        ({"device": "cpu", "on": "T4"}, "--on is about a GPU"),
+        ({"device": "cpu", "utilisation": 0.5}, "--utilisation is about a GPU"),
+        ({"picture": "new.png"}, "nothing is drawn"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        command(model="ftk://tiny", **given)

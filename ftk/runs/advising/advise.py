@@ -25,6 +25,9 @@ RESULTS = {
 }
 
 
+PICTURE = "memory.png"
+
+
 @dataclass(frozen=True, slots=True)
 class Advice:
     """The flags that ask for it, as they were given."""
@@ -34,7 +37,7 @@ class Advice:
     write: str | None = None
     compare: str | None = None
     sweep: str | None = None
-    picture: str = "memory.png"
+    picture: str | None = None
 
     @property
     def fits(self) -> bool:
@@ -66,8 +69,13 @@ def advise(words: Sequence[str], flags: Flags, advice: Advice) -> Mapping[str, o
     """
     if advice.compares and advice.fits:
         raise RecipeError("--compare and --sweep tell totals, and --fit searches: ask for one of them")
+    if advice.picture is not None and not advice.compares:
+        raise RecipeError("nothing is drawn without --compare or --sweep", place="--picture")
+    if advice.compares or advice.fits:
+        flags.refuse_pace("is for one estimate, and --fit, --gpu, --compare and --sweep tell bytes. Leave it out")
     if advice.compares:
-        return compare(words, flags, methods=advice.compare, sweep=advice.sweep, picture=advice.picture)
+        picture = PICTURE if advice.picture is None else advice.picture
+        return compare(words, flags, methods=advice.compare, sweep=advice.sweep, picture=picture)
     return fit_recipe(words, flags, advice) if advice.fits else None
 
 
@@ -84,6 +92,12 @@ def fit_recipe(words: Sequence[str], flags: Flags, request: Advice) -> Mapping[s
         if base is None:
             raise RecipeError("--write needs a recipe to start from", place=request.write)
         check_new_file(Path(request.write))
+    if flags.strategy not in (None, "ddp", "fsdp"):
+        raise RecipeError(
+            f"ftk does not train with {flags.strategy}, so nothing can be proposed beside it. Give ddp or fsdp, or "
+            "leave out --fit and --gpu for what it takes",
+            place="--strategy",
+        )
     asked = ask(words, flags)
     asked = question(asked.recipe, device=asked.setup.device, device_bytes=memory_bytes, numbers=asked.numbers)
     fit = find_fit(asked, memory_bytes)
