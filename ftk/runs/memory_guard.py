@@ -14,6 +14,7 @@ from ftk.core.atomic import atomic_write
 from ftk.core.errors import SetupError
 from ftk.core.types import Batch
 from ftk.memory.estimate import Estimate, MemoryBytes
+from ftk.memory.gpus import CONTEXT_BYTES
 from ftk.memory.units import shown
 from ftk.recipe.schema import Recipe
 from ftk.runs.advising.fit import find_fit, nothing_fits
@@ -52,13 +53,15 @@ class Expectation:
     """Bytes that the process held already: on a CPU Python, libraries and data."""
     peak_before: int
     """The most that it had held by then."""
+    started: int = 0
+    """Bytes of the estimate that are taken already and not among the free ones: on a GPU CUDA's context."""
 
     def line(self) -> str:
         """What is said before the model is loaded."""
         free = "what is free is not known" if self.free is None else f"{shown(self.free)} free"
         if self.answer is None:
             return f"memory could not be estimated ({self.why_not}); {free}"
-        return f"memory {shown(self.answer.per_device.bytes.total)} expected, {free}"
+        return f"memory {shown(self.answer.per_device.bytes.total - self.started)} expected, {free}"
 
     def lacks(self, num_sharing: int) -> bool:
         """Whether it cannot fit, even if the estimate is too high by as much as it may be."""
@@ -66,7 +69,7 @@ class Expectation:
             return False
         parts = self.answer.per_device.bytes
         # Of an unknown family the weights are counted exactly, and activations are a guess.
-        surely = parts.total if self.is_known else _standing(parts)
+        surely = parts.total - self.started if self.is_known else _standing(parts)
         return num_sharing * surely > self.free * OVERESTIMATE
 
 
@@ -95,6 +98,8 @@ def expect_memory(
         free_bytes(device),
         held_bytes(device),
         peak_memory_bytes(device),
+        # What is free was asked of CUDA, which has made its context by then.
+        CONTEXT_BYTES if device.type == "cuda" else 0,
     )
     say(expectation.line())
     if _anywhere(expectation.lacks(_sharing(device)), accelerator):
@@ -181,14 +186,17 @@ def _ask(
 def _refusal(asked: Question | None, ask: Callable[..., Question], expectation: Expectation, num_sharing: int) -> str:
     if asked is None or expectation.answer is None or expectation.free is None:
         return "the run cannot fit on the device of another process, which says why"
-    needed, free = expectation.answer.per_device.bytes.total, expectation.free // num_sharing
+    started = expectation.started
+    needed, free = expectation.answer.per_device.bytes.total - started, expectation.free // num_sharing
     start = f"the run cannot fit: {shown(needed)} are expected, and {shown(free)} are free"
     if num_sharing > 1:
         start += f" for each of {num_sharing} processes"
-    fit = find_fit(asked, free, one_device=True, again=partial(ask, numbers=asked.numbers))
+    fit = find_fit(asked, free + started, one_device=True, again=partial(ask, numbers=asked.numbers))
     if not fit.plans:
         return f"{start}. {nothing_fits(fit)}" if fit.nearest else start
-    ways = "; or ".join(f"{' '.join(plan.overrides)} ({shown(plan.total_bytes)})" for plan in fit.plans[:NUM_PLANS])
+    ways = "; or ".join(
+        f"{' '.join(plan.overrides)} ({shown(plan.total_bytes - started)})" for plan in fit.plans[:NUM_PLANS]
+    )
     return f"{start}. What fits: {ways}"
 
 

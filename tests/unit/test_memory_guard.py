@@ -68,6 +68,17 @@ def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
     assert "Going on all the same" in said[-1]
 
 
+def test_what_cuda_took_before_is_not_asked_for_again(monkeypatch):
+    """The context is part of the estimate, and not of what is free once it is there."""
+    found, _ = expect(monkeypatch, None)
+    total = found.answer.per_device.bytes.total
+    started = replace(found, started=total // 2, free=round((total - total // 2) / OVERESTIMATE) + 1)
+    assert not started.lacks(1)
+    assert replace(started, started=0).lacks(1)
+    assert replace(started, free=started.free - 2).lacks(1)
+    assert started.line().startswith(f"memory {memory_guard.shown(total - total // 2)} expected")
+
+
 def test_nothing_fits(monkeypatch):
     with pytest.raises(SetupError, match="nothing that can be changed makes this recipe fit"):
         expect(monkeypatch, 1000)
