@@ -97,14 +97,14 @@ def run(cell: Cell, folder: Path, *, device: str) -> Result:
 
 
 def simulated_bytes(
-    recipe: Recipe, config: Any, batch: Batch, *, device: str, device_bytes: int | None
+    recipe: Recipe, config: Any, batch: Batch, *, device: Any, device_bytes: int | None
 ) -> tuple[MemoryBytes, str]:
     """The simulated answer for the very tokens of a batch, and when the peak comes."""
     simulated = simulate_step(
         recipe,
         config,
         [batch],
-        precision=cell.precision,
+        precision=cast(Precision, recipe.training.precision),
         device=device,
         device_bytes=device_bytes,
     )

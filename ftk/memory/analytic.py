@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ftk.memory.architecture import Architecture
 from ftk.memory.communication import Shares, buffer_bytes, shares
 from ftk.memory.estimate import MemoryBytes
-from ftk.memory.gpus import CONTEXT_BYTES
+from ftk.memory.gpus import CONTEXT_BYTES, CUDA_BLOCK
 from ftk.memory.head import scored
 from ftk.memory.layers import Layer, Positions, forward_of, layer_of, whole
 from ftk.memory.ledger import Ledger, Storage
@@ -18,8 +18,6 @@ from ftk.memory.setup import Setup
 from ftk.memory.stored import adapter_weights, trained_sizes, weights_bytes
 from ftk.memory.tape import Parameter, Tape, Tensor
 
-CUDA_GRAIN = 512
-"""Bytes to which torch's CUDA allocator rounds (`kMinBlockSize`, c10/cuda/CUDACachingAllocator)."""
 WORKSPACE_BYTES = 4096 * 1024 * 2 + 16 * 1024 * 8
 """The workspace that torch allocates for cuBLAS (`getChosenWorkspaceSize`, aten/src/ATen/cuda/CUDABlas.cpp)."""
 BATCH_BYTES = 8 + 8 + 8 + 4 + 1
@@ -55,7 +53,7 @@ class Peak:
 def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) -> Peak:
     """Bytes on one device at the peak of a step, and when that comes."""
     share = shares(setup)
-    ledger = Ledger(grain=1 if setup.device == "cpu" else CUDA_GRAIN)
+    ledger = Ledger(grain=1 if setup.device == "cpu" else CUDA_BLOCK)
     added = adapter_weights(weights, setup.adapter) if setup.adapter else 0
     states = sum(setup.state_bytes(size) for size in trained_sizes(weights, setup.adapter))
     stored = weights_bytes(weights, number_bytes=setup.frozen_bytes, stored=setup.stored)

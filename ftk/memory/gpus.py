@@ -13,6 +13,9 @@ CONTEXT_BYTES = 500_000_000
 
 Taken from nvidia-smi of idle processes on A100 and H100, which show 0.4 to 0.6 GB; it is outside torch's allocator."""
 
+CUDA_BLOCK = 512
+"""Bytes to which torch's CUDA allocator rounds. Source: `kMinBlockSize`, c10/cuda/CUDACachingAllocator.cpp."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-CONSTANTS_BLOCK = 256
-"""Constants of four-bit blocks that share a constant themselves. Source: Dettmers et al. 2023 (arXiv:2305.14314),
-equation 6."""
+from ftk.memory.stored import NESTED_BLOCK
 
 
 def quantize_imagined(model: Any, config: Any, fake: FakeTensorMode, *, dtype: torch.dtype) -> None:
@@ -49,9 +47,9 @@ def _fill_4bit(module: Any, shape: tuple[int, int], *, double: bool, dtype: torc
     outer = None
     if double:
         outer = QuantState(
-            absmax=torch.empty(-(-num_blocks // CONSTANTS_BLOCK)),
+            absmax=torch.empty(-(-num_blocks // NESTED_BLOCK)),
             code=torch.empty(256),
-            blocksize=CONSTANTS_BLOCK,
+            blocksize=NESTED_BLOCK,
             dtype=torch.float32,
         )
     state = QuantState(

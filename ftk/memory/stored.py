@@ -6,7 +6,8 @@ from ftk.memory.parameters import Inventory
 from ftk.memory.setup import Adapter, Stored
 
 NESTED_BLOCK = 256
-"""Constants that share a constant of their own, where they are quantized too (bitsandbytes, `quantize_4bit`)."""
+"""Constants that share a constant of their own, where they are quantized too (bitsandbytes, `quantize_4bit`). Source:
+Dettmers et al. 2023 (arXiv:2305.14314), equation 6."""
 
 
 def matrix_bytes(num_weights: int, rows: int, stored: Stored) -> int:

@@ -231,6 +231,11 @@ def _notes(asked: Question) -> tuple[str, ...]:
     notes = []
     if recipe.training.micro_batch_size == "auto":
         notes.append("micro_batch_size: auto takes what fits; the figures are for one row at a time")
+    elif micro_batch_rows(recipe) < recipe.training.micro_batch_size:
+        notes.append(
+            f"micro_batch_size: {recipe.training.micro_batch_size} is cut to the rows that a device has of a step: "
+            f"training.batch_size is {recipe.training.batch_size}"
+        )
     if recipe.task.rows == "conversations":
         notes.append("every token is taken to be learned, and every row to be of full length: the figures are the most")
     if recipe.task.rows in ("pairs", "unpaired"):

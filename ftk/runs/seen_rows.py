@@ -11,8 +11,13 @@ DEFAULT_LENGTH = 2048
 
 
 def micro_batch_rows(recipe: Recipe) -> int:
-    """Examples of a micro-batch."""
-    return 1 if recipe.training.micro_batch_size == "auto" else recipe.training.micro_batch_size
+    """Examples of a micro-batch; as training cuts it, a device is never given more than its part of a step."""
+    training = recipe.training
+    rows = 1 if training.micro_batch_size == "auto" else training.micro_batch_size
+    if training.batch_tokens is not None:
+        return rows
+    processes = 1 if recipe.parallel.processes == "auto" else recipe.parallel.processes
+    return min(rows, -(-training.batch_size // processes))
 
 
 def text_length(recipe: Recipe, numbers: ModelNumbers) -> int:

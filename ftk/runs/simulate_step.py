@@ -15,6 +15,7 @@ from ftk.core.types import Batch
 from ftk.memory.estimate import MemoryBytes
 from ftk.memory.follow import Follow, Peak
 from ftk.memory.gpu_attention import gpu_attention
+from ftk.memory.gpus import CUDA_BLOCK
 from ftk.memory.head import UNKNOWN_GPU
 from ftk.memory.imagine import Imagine, imagining, movable
 from ftk.memory.quantized import quantize_imagined
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
 _CPU = torch.device("cpu")
-CUDA_BLOCK = 512
-"""Bytes to which torch's CUDA allocator rounds. Source: `kMinBlockSize`, c10/cuda/CUDACachingAllocator.cpp."""
 GPU_NOTES = (
     "simulated without a GPU: attention allocates as flash attention does, and every tensor in blocks of 512 bytes",
     "what the allocator reserves beyond tensors, in segments of 2 MiB and more, is not simulated",

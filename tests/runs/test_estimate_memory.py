@@ -71,6 +71,16 @@ def test_what_costs_memory_moves_the_answer() -> None:
     assert total(dtype="fp32") > plain
 
 
+def test_a_device_takes_no_more_rows_than_a_step_has() -> None:
+    """Training cuts the micro-batch so, and the estimate says that it did."""
+    few = ("recipes/quickstart.yaml", "training.batch_size=4")
+    cut, plain = answered(*few, batch_size="16"), answered(*few, batch_size="4")
+    assert cut.per_device == plain.per_device
+    assert any("16 is cut" in note for note in cut.notes)
+    assert not any("is cut" in note for note in plain.notes)
+    assert ask(("training.batch_tokens=4096", "training.batch_size=1"), Flags(model="ftk://tiny")).setup.rows == 1
+
+
 def test_strategies_divide_more_and_more() -> None:
     def held(strategy: str) -> Estimate:
         return answered(model="Qwen/Qwen2.5-1.5B", tuning="full", processes="4", strategy=strategy, checkpointing=True)

@@ -242,8 +242,8 @@ def _lora_instead(recipe: Recipe, *, quantized: bool) -> Change:
         apply,
         Harm.ANOTHER_METHOD,
         slowdown,
-        "adapters instead of all weights: learns less and forgets less (Biderman et al. 2024, arXiv:2405.09673), at ten "
-        "times the learning rate (Schulman et al. 2025, LoRA Without Regret), 1e-3 at most; no "
+        "adapters instead of all weights: learns less and forgets less (Biderman et al. 2024, arXiv:2405.09673), at "
+        f"{LORA_TO_FULL_RATE} times the learning rate (Schulman et al. 2025, LoRA Without Regret), 1e-3 at most; no "
         "gradients of weights, hence 2 passes for 3" + (", and unpacking of four-bit weights" if quantized else ""),
     )
 
