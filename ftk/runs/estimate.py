@@ -121,7 +121,7 @@ def estimate(asked: Question) -> Estimate:
         activations={"residual" if kind == "activations" else kind: size for kind, size in each.activations.items()},
         work=_work(asked, each.bytes.total),
         gpus=_gpus(asked, each.bytes.total),
-        notes=_notes(asked),
+        notes=(*_notes(asked), *_notes_on_time(asked, each.bytes.total)),
     )
 
 
@@ -224,6 +224,15 @@ def _strategy(asked: Strategy, recipe: Recipe) -> Strategy:
             place="--strategy",
         )
     return asked
+
+
+def _notes_on_time(asked: Question, total: int) -> tuple[str, ...]:
+    gpu = asked.pace.gpu
+    if gpu is not None and gpu.memory_bytes < total:
+        return (f"{gpu.name} does not hold it: the time is that of its operations, and it would not run there",)
+    if gpu is None and asked.setup.device == "cuda" and not fitting(total):
+        return ("no GPU of the list holds it, so no time and no price are told; --on names one all the same",)
+    return ()
 
 
 def _notes(asked: Question) -> tuple[str, ...]:

@@ -100,6 +100,15 @@ def test_time_and_price_follow_the_pace(tmp_path: Path) -> None:
     assert work["is_estimate"] is True
 
 
+def test_a_time_that_is_none_is_told() -> None:
+    held = answered(model="meta-llama/Llama-3.1-8B", on="H200")
+    assert not any("hold" in note for note in held.notes)
+    assert any("T4 does not hold it" in note for note in answered(model="meta-llama/Llama-3.1-8B", on="T4").notes)
+    nowhere = answered(model="meta-llama/Llama-3.1-70B", tuning="full", price=2.0)
+    assert "dollars" not in nowhere.work
+    assert any("no GPU of the list holds it" in note for note in nowhere.notes)
+
+
 @pytest.mark.parametrize(
     ("words", "flags", "told"),
     [
