@@ -45,6 +45,12 @@ def command(
     bias: Annotated[
         str | None, typer.Option("--bias", help="Rows with group and attribute, by which bias is measured.")
     ] = None,
+    by_position: Annotated[
+        bool | None, typer.Option("--by-position/--no-by-position", help="Perplexity by the position in a text.")
+    ] = None,
+    passkey: Annotated[
+        str | None, typer.Option("--passkey", help="Whether pass keys are found in texts of so many tokens: 1024,4096.")
+    ] = None,
     output: Annotated[str | None, typer.Option("--output", help="Where each row's answer is written (JSONL).")] = None,
 ) -> Mapping[str, object]:
     """Measure a model, an adapter or a run on held-out rows.
@@ -72,6 +78,8 @@ def command(
         seed=seed,
         output=output,
         bias=bias,
+        by_position=by_position,
+        passkey=passkey,
     )
     evaluation = evaluate(request, tell=tell)
     _show(evaluation)
@@ -83,15 +91,21 @@ def _show(evaluation: "Evaluation") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from ftk.evaluation.heatmap import cells_of, print_heatmap
+
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("metric")
     for one in evaluation.answered or (None,):
         table.add_column("value" if one is None else f"{one.num_shots} examples shown", justify="right")
     num_columns = max(1, len(evaluation.answered))
     for name, value in evaluation.losses.items():
+        if cells_of({name: value}):
+            continue  # in the heatmap
         table.add_row(name, *[f"{value:.4f}", *[""] * (num_columns - 1)])
     for name in dict.fromkeys(name for one in evaluation.answered for name in one.metrics):
         table.add_row(name, *[f"{one.metrics[name]:.4f}" for one in evaluation.answered])
     Console(soft_wrap=True, highlight=False, markup=False).print(table)
+    if cells := cells_of(evaluation.losses):
+        print_heatmap("pass keys found, by depth and length", cells)
     answers = f"; answers in {evaluation.answers_file}" if evaluation.answers_file else ""
     print(f"{evaluation.num_examples:,} rows in {evaluation.seconds:.1f} s{answers}")

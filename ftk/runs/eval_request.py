@@ -39,6 +39,9 @@ class EvalRequest:
     seed: int | None = None
     output: str | None = None
     bias: str | None = None
+    by_position: bool | None = None
+    passkey: str | None = None
+    """Tokens of the texts, with commas between."""
 
 
 def recipe_to_evaluate(request: EvalRequest) -> tuple[Recipe, bool]:
@@ -80,6 +83,7 @@ def _overrides(request: EvalRequest) -> list[str]:
         "evaluation.max_new_tokens": request.max_new_tokens,
         "evaluation.max_rows": request.max_rows,
         "evaluation.bias": None if request.bias is None else {"source": request.bias},
+        "evaluation.by_position": request.by_position,
         "seed": request.seed,
     }
     written = [f"{path}={json.dumps(value)}" for path, value in values.items() if value is not None]
@@ -92,6 +96,8 @@ def _overrides(request: EvalRequest) -> list[str]:
         before.append("task=infill")
     if request.metrics is not None:
         before.append(f"evaluation.metrics={_listed(request.metrics)}")
+    if request.passkey is not None:
+        before.append(f"evaluation.passkey.lengths={_listed(request.passkey)}")
     return [*before, f"evaluation.shots={_listed(request.shots)}"]
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from ftk.recipe.schema import Recipe
 from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_shots, write_answers
 from ftk.runs.eval_request import EvalRequest, file_for_answers, free_file, recipe_to_evaluate
 from ftk.runs.evaluate_besides import Besides, prepare_answers
+from ftk.runs.evaluate_far import by_position, check_pass_keys, pass_keys
 from ftk.runs.forward_size import forward_tokens
 from ftk.runs.infilling import Filler, held_out_holes, infilling_of
 from ftk.runs.max_length import max_length_of
@@ -86,17 +87,36 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     answers_file = file_for_answers(request) if recipe.evaluation.metrics else None
     tell_of_code(recipe.model, tell)
     model = load_ready_model(recipe.model, quantization=recipe.quantization)
+    max_length = _max_length(recipe, model, is_bare=is_bare)
+    check_pass_keys(recipe, model, max_length=max_length)
     if isinstance(recipe.task, Infill):
-        return _infilling(recipe, model, start, answers_file, is_bare=is_bare, tell=tell)
-    if isinstance(recipe.task, Cpt):
-        return _texts(recipe, model, start, tell)
+        evaluation = _infilling(recipe, model, start, answers_file, is_bare=is_bare, tell=tell)
+    elif isinstance(recipe.task, Cpt):
+        evaluation = _texts(recipe, model, start, tell)
+    else:
+        evaluation = _rows(request, recipe, model, start, answers_file, max_length=max_length, tell=tell)
+    losses = {**evaluation.losses, **pass_keys(recipe, model, max_length=max_length)}
+    return replace(evaluation, losses=losses, seconds=time.perf_counter() - start)
+
+
+def _rows(
+    request: EvalRequest,
+    recipe: Recipe,
+    model: ReadyModel,
+    start: float,
+    answers_file: Path | None,
+    *,
+    max_length: int,
+    tell: Callable[[str], None],
+) -> Evaluation:
+    """A model that answers, by its loss on held-out answers and by its own."""
     renderer = recipe_renderer(recipe, model.tokenizer)
     rows = _held_out(recipe, tell, as_trained=request.data is None)
-    max_length = _max_length(recipe, model, is_bare=is_bare)
     examples = _examples(recipe, rows, renderer, max_length, tell)
     besides = Besides(recipe, model, renderer, rows, max_length=max_length)
     asked, shown = _questions(recipe, model, renderer, rows, as_trained=request.train_data is None)
-    losses = loss_metrics(ScoringModel(model.causal_lm), _batches(examples, model))
+    batches = _batches(examples, model)
+    losses = loss_metrics(ScoringModel(model.causal_lm), batches) | by_position(recipe, model, batches)
     bias_file = free_file(request.model, "bias") if besides.has_bias else None
     losses |= besides.figures(bias_file=bias_file, tell=tell)
     answered = _answers(recipe, model, renderer, asked, shown, tell)
@@ -129,7 +149,9 @@ def _texts(recipe: Recipe, model: ReadyModel, start: float, tell: Callable[[str]
     )
     for line in part.report.lines():
         tell(line)
-    figures = objective_metrics(ScoringModel(model.causal_lm), recipe.task.objective(), _batches(part.examples, model))
+    batches = _batches(part.examples, model)
+    figures = objective_metrics(ScoringModel(model.causal_lm), recipe.task.objective(), batches)
+    figures |= by_position(recipe, model, batches)
     return Evaluation(figures, (), len(part.examples), time.perf_counter() - start, None)
 
 
@@ -169,9 +191,12 @@ def _infilling_losses(recipe: Recipe, model: ReadyModel, *, as_trained: bool) ->
     scoring = ScoringModel(model.causal_lm)
     figures: dict[str, float] = {}
     for prefix, part in parts.items():
-        found = objective_metrics(scoring, recipe.task.objective(), _batches(part.examples, model))
+        batches = _batches(part.examples, model)
+        found = objective_metrics(scoring, recipe.task.objective(), batches)
         names = ("loss", "bits_per_byte") if prefix else tuple(found)
         figures |= {f"{prefix}{name}": found[name] for name in names}
+        if part is parts.get("", part):
+            figures |= by_position(recipe, model, batches)
     return figures, len(parts["left_to_right_"].examples)
 
 

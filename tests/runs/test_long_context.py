@@ -67,7 +67,12 @@ def test_an_adapter_takes_its_positions_along(
 
     evaluated = ftk_json("eval", run)
     assert evaluated["exit_code"] == 0, evaluated["stderr"]
-    assert evaluated["metrics"]["loss"] == pytest.approx(after["loss"], abs=1e-5)
+    for name in ("loss", "perplexity_from_256", "passkey", "passkey_512@depth=0.5"):
+        assert evaluated["metrics"][name] == pytest.approx(after[name], rel=1e-4), name
+    asked = ftk_json("eval", run, "--no-by-position", "--passkey", "128,256")["metrics"]
+    assert {"passkey_128", "passkey_256@depth=0.5"} <= set(asked)
+    assert not {"perplexity_from_0", "passkey_512"} & set(asked)
+    assert "longer than the 512" in ftk_json("eval", run, "--passkey", "513")["error"]["message"]
     words = " ".join(f"line {number}" for number in range(75))
     told = ftk_json("generate", run, words, "--raw", "--max-new-tokens", "2")
     assert told["exit_code"] == 0, told["stderr"]
