@@ -53,6 +53,7 @@ from ftk.memory.estimate import MemoryBytes
 from ftk.recipe.schema import Recipe
 from ftk.runs.estimate import question
 from ftk.runs.simulate_step import simulate_step
+from ftk.train.precision import Precision
 
 OUTPUT = Path(__file__).with_suffix(".md")
 
