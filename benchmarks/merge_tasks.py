@@ -2,10 +2,10 @@
 
     python benchmarks/merge_tasks.py --folder runs/merge_tasks
 
-The model is ftk://tiny; the tasks are ftk://orders (800 of its rows), ftk://contacts and ftk://events: sentences that
-become JSON of different fields. Every step is a command, `ftk train`, `ftk merge` or `ftk eval`. Finished steps are
-kept in the folder and are not repeated: the same command goes on where it was stopped. A step is done anew when what it
-was told, or a step before it, is another than then; not when ftk itself is.
+The model is ftk://tiny, primed with a few rows of all tasks; these are ftk://orders (800 of its rows), ftk://contacts
+and ftk://events: sentences that become JSON of different fields. Every step is a command, `ftk train`, `ftk merge` or
+`ftk eval`. Finished steps are kept in the folder and are not repeated: the same command goes on where it was stopped. A
+step is done anew when what it was told, or a step before it, is another than then; not when ftk itself is.
 """
 
 import argparse
