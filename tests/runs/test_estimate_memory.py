@@ -159,7 +159,7 @@ def test_a_config_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_a_bare_count_takes_no_architecture() -> None:
     for name, given in {"model": "ftk://tiny", "batch_size": "4", "checkpointing": False, "price": 2.0}.items():
         with pytest.raises(RecipeError, match=f"--{name.replace('_', '-')} needs"):
-            command(params="13B", **{name: given})  # type: ignore[arg-type]
+            command(params="13B", **{name: given})
     assert command(words=[], params="13B", dtype="fp32", optimizer="sgd", tuning="full") is not None
 
 

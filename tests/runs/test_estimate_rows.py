@@ -36,7 +36,7 @@ def test_an_answer_by_itself_is_half_of_its_row() -> None:
 
 def test_a_model_that_is_extended_is_estimated_at_its_new_length() -> None:
     def asked(*words: str, **flags: str) -> tuple[int, int | None]:
-        found = ask(words, Flags(model=QWEN, **flags))  # type: ignore[arg-type]
+        found = ask(words, Flags(model=QWEN, **flags))
         return found.setup.length, found.numbers.architecture.positions
 
     assert asked("model.context.length=65536") == (65536, 65536)

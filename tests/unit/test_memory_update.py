@@ -24,7 +24,7 @@ def test_an_update_takes_for_the_while_what_is_said(settings: AdamW | AdamW8bit 
     optimizer.step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         optimizer.step()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     alive = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         alive += event.nbytes()
