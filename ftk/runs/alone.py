@@ -25,6 +25,10 @@ class Alone:
         self.before_backward()
         torch.autograd.backward(loss)
 
+    def reduce(self, value: Tensor, reduction: str) -> Tensor:
+        """Over one process: the value itself."""
+        return value
+
     def prepare(self, model: nn.Module) -> nn.Module:
         """As Accelerate's `prepare_model` wraps the forward of a model that computes in half precision."""
         if self._dtype is not None:

@@ -42,19 +42,19 @@ def print_estimate(name: str, answer: Estimate) -> None:
                     table.add_row(Text(f"    {part}", style="dim"), Text(shown(size), style="dim"), "")
     table.add_row(Text("total", style="bold"), Text(shown(held.total), style="bold"), "")
     console.print(table)
-    console.print(bar(held))
+    console.print(bar(held, width=min(BAR_WIDTH, console.width - len(KINDS))))
     for line in _below(answer):
         console.print(Text(line), soft_wrap=True)
 
 
-def bar(held: MemoryBytes) -> Any:
+def bar(held: MemoryBytes, *, width: int = BAR_WIDTH) -> Any:
     """Each kind by its letter, as long as its share; every kind that is there has a place."""
     from rich.text import Text
 
     found = Text()
     for kind, (letter, colour) in KINDS.items():
         num_bytes = getattr(held, kind)
-        length = max(1, round(BAR_WIDTH * num_bytes / held.total)) if num_bytes else 0
+        length = max(1, round(width * num_bytes / held.total)) if num_bytes else 0
         found.append(letter * length, style=f"{colour} reverse")
     return found
 

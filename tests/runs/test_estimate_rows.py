@@ -20,9 +20,9 @@ def test_a_pair_is_one_row_with_its_prompt_once() -> None:
 
 
 def test_answers_have_rows_of_their_own_where_a_window_does_not_hold_a_pair() -> None:
-    setup = ask(("task=preference",), Flags(model="google/gemma-3-1b-pt", sequence_length="512")).setup
+    setup = ask(("task=preference",), Flags(model="google/Gemma-3-1b-it", sequence_length="512")).setup
     assert (setup.rows, setup.length, setup.scored) == (2, 512, 512)
-    short = ask(("task=preference",), Flags(model="google/gemma-3-1b-pt", sequence_length="128")).setup
+    short = ask(("task=preference",), Flags(model="google/Gemma-3-1b-it", sequence_length="128")).setup
     assert (short.rows, short.length) == (1, 192)
 
 
