@@ -82,8 +82,8 @@ def begin(data: str, *, model: str, gpu: str | None, out: str, eval: str | None,
     head = [
         f"{look.num_rows:,} {'texts' if look.is_text else 'rows'} of {data} for {model}: written by ftk init.",
         "",
-        f"  ftk data preview {file.name}    see what the model will see",
-        f"  ftk train {file.name}",
+        f"  ftk data preview {file}    see what the model will see",
+        f"  ftk train {file}",
         "",
         f"Takes about {shown(expected)} by ftk estimate-memory, for {shown(memory_bytes)} ({where}).",
     ]
