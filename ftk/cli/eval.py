@@ -9,7 +9,7 @@ from ftk.cli.flags import columns_by_role
 from ftk.core.tell import tell
 
 if TYPE_CHECKING:
-    from ftk.runs.evaluate import Evaluation
+    from ftk.runs.evaluation import Evaluation
 
 
 def command(

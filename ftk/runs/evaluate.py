@@ -2,22 +2,18 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ftk.core.types import Conversation, Examples
-from ftk.data.batches import evaluation_batches
 from ftk.data.cache import default_cache_folder
 from ftk.data.comparisons import conversations, read_comparisons
-from ftk.data.holes import text_sources
 from ftk.data.infill_format import find_format
-from ftk.data.infill_prompt import InfillPrompts
 from ftk.data.load import read_conversations
 from ftk.data.render import Renderer
 from ftk.data.settings import Source
-from ftk.evaluation.score import loss_metrics, objective_metrics
+from ftk.evaluation.score import loss_metrics
 from ftk.models.load import max_positions
 from ftk.models.scoring import ScoringModel
 from ftk.objectives.cpt import Cpt
@@ -29,44 +25,14 @@ from ftk.runs.answers import Answered, ask, evaluate_answers, pick_rows, pick_sh
 from ftk.runs.eval_request import EvalRequest, file_for_answers, free_file, recipe_to_evaluate
 from ftk.runs.evaluate_besides import Besides, prepare_answers
 from ftk.runs.evaluate_far import by_position, check_pass_keys, pass_keys
-from ftk.runs.forward_size import forward_tokens
-from ftk.runs.infilling import Filler, held_out_holes, infilling_of
-from ftk.runs.max_length import max_length_of
+from ftk.runs.evaluate_texts import evaluate_infilling, evaluate_texts, infilling_losses
+from ftk.runs.evaluation import Evaluation, batches_of
 from ftk.runs.out_of_memory import USE_REMEDIES, out_of_memory_told
 from ftk.runs.ready_model import ReadyModel, load_ready_model
-from ftk.runs.training_data import read_text_part, recipe_renderer
+from ftk.runs.training_data import recipe_renderer
 from ftk.runs.trust import tell_of_code
 
 UNBOUND = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How good a model is."""
-
-    losses: Mapping[str, float]
-    answered: tuple[Answered, ...]
-    """One for each number of examples in the prompt."""
-    num_examples: int
-    seconds: float
-    answers_file: Path | None
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """All figures; those with k examples in the prompt as `metric@k`."""
-        named = dict(self.losses)
-        for one in self.answered:
-            suffix = f"@{one.num_shots}" if one.num_shots else ""
-            named |= {f"{name}{suffix}": value for name, value in one.metrics.items()}
-        return named
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "metrics": self.metrics,
-            "num_examples": self.num_examples,
-            "seconds": self.seconds,
-            "answers_file": None if self.answers_file is None else str(self.answers_file),
-        }
 
 
 @out_of_memory_told(USE_REMEDIES)
@@ -90,9 +56,9 @@ def evaluate(request: EvalRequest, *, tell: Callable[[str], None]) -> Evaluation
     max_length = _max_length(recipe, model, is_bare=is_bare)
     check_pass_keys(recipe, model, max_length=max_length)
     if isinstance(recipe.task, Infill):
-        evaluation = _infilling(recipe, model, start, answers_file, is_bare=is_bare, tell=tell)
+        evaluation = evaluate_infilling(recipe, model, start, answers_file, is_bare=is_bare, tell=tell)
     elif isinstance(recipe.task, Cpt):
-        evaluation = _texts(recipe, model, start, tell)
+        evaluation = evaluate_texts(recipe, model, start, tell)
     else:
         evaluation = _rows(request, recipe, model, start, answers_file, max_length=max_length, tell=tell)
     losses = {**evaluation.losses, **pass_keys(recipe, model, max_length=max_length)}
@@ -115,7 +81,7 @@ def _rows(
     examples = _examples(recipe, rows, renderer, max_length, tell)
     besides = Besides(recipe, model, renderer, rows, max_length=max_length)
     asked, shown = _questions(recipe, model, renderer, rows, as_trained=request.train_data is None)
-    batches = _batches(examples, model)
+    batches = batches_of(examples, model)
     losses = loss_metrics(ScoringModel(model.causal_lm), batches) | by_position(recipe, model, batches)
     bias_file = free_file(request.model, "bias") if besides.has_bias else None
     losses |= besides.figures(bias_file=bias_file, tell=tell)
@@ -133,71 +99,13 @@ def losses_of(recipe: Recipe, model: ReadyModel, *, tell: Callable[[str], None])
     """
     if isinstance(recipe.task, Infill):
         # A model that knows no holes is measured left to right alone.
-        return _infilling_losses(recipe, model, as_trained=find_format(model.tokenizer) is not None)[0]
+        return infilling_losses(recipe, model, as_trained=find_format(model.tokenizer) is not None)[0]
     if isinstance(recipe.task, Cpt):
-        return _texts(recipe, model, time.perf_counter(), tell).losses
+        return evaluate_texts(recipe, model, time.perf_counter(), tell).losses
     renderer = recipe_renderer(recipe, model.tokenizer)
     rows = _held_out(recipe, tell, as_trained=True)
     examples = _examples(recipe, rows, renderer, _max_length(recipe, model, is_bare=False), tell)
-    return loss_metrics(ScoringModel(model.causal_lm), _batches(examples, model))
-
-
-def _texts(recipe: Recipe, model: ReadyModel, start: float, tell: Callable[[str], None]) -> Evaluation:
-    """A model of plain text, by its perplexity and bits a byte on the held-out ones."""
-    part = read_text_part(
-        recipe, recipe.data.eval, tokenizer=model.tokenizer, role="data.eval", max_length=max_length_of(recipe)
-    )
-    for line in part.report.lines():
-        tell(line)
-    batches = _batches(part.examples, model)
-    figures = objective_metrics(ScoringModel(model.causal_lm), recipe.task.objective(), batches)
-    figures |= by_position(recipe, model, batches)
-    return Evaluation(figures, (), len(part.examples), time.perf_counter() - start, None)
-
-
-def _infilling(
-    recipe: Recipe,
-    model: ReadyModel,
-    start: float,
-    answers_file: Path | None,
-    *,
-    is_bare: bool,
-    tell: Callable[[str], None],
-) -> Evaluation:
-    """How a model reads the held-out texts left to right, and fills the holes in them or those of rows."""
-    max_length = max_length_of(recipe)
-    # Found out before the work: a model without infilling tokens cannot fill holes.
-    InfillPrompts(model.tokenizer)
-    # Of a model without a recipe nobody knows how its texts would be cut.
-    figures, num_examples = _infilling_losses(recipe, model, as_trained=not is_bare)
-    holes = held_out_holes(recipe, model.tokenizer, max_length=max_length)
-    settings = recipe.evaluation
-    filler = Filler(model.tokenizer, settings.metrics, settings.max_new_tokens, model.pad_token_id, settings.by, tell)
-    answered = (filler.fill(model.causal_lm, holes, answers_file=answers_file),) if holes else ()
-    return Evaluation(figures, answered, num_examples or len(holes), time.perf_counter() - start, answers_file)
-
-
-def _infilling_losses(recipe: Recipe, model: ReadyModel, *, as_trained: bool) -> tuple[dict[str, float], int]:
-    """Figures of the held-out texts left to right, and rearranged as in training; and how many pieces they are."""
-    texts = text_sources(recipe.data.eval)
-    if not texts:
-        return {}, 0
-    longest = max_length_of(recipe)
-    read = partial(read_text_part, recipe, texts, tokenizer=model.tokenizer, role="data.eval", max_length=longest)
-    parts = {"left_to_right_": read()}
-    if as_trained:
-        how, _ = infilling_of(recipe, model.tokenizer)
-        parts = {"": read(infilling=how), **parts}
-    scoring = ScoringModel(model.causal_lm)
-    figures: dict[str, float] = {}
-    for prefix, part in parts.items():
-        batches = _batches(part.examples, model)
-        found = objective_metrics(scoring, recipe.task.objective(), batches)
-        names = ("loss", "bits_per_byte") if prefix else tuple(found)
-        figures |= {f"{prefix}{name}": found[name] for name in names}
-        if part is parts.get("", part):
-            figures |= by_position(recipe, model, batches)
-    return figures, len(parts["left_to_right_"].examples)
+    return loss_metrics(ScoringModel(model.causal_lm), batches_of(examples, model))
 
 
 def _max_length(recipe: Recipe, model: ReadyModel, *, is_bare: bool) -> int:
@@ -236,11 +144,6 @@ def _examples(
             f"{report.num_dropped} of them are left out of the loss, the others cut"
         )
     return examples
-
-
-def _batches(examples: Examples, model: ReadyModel) -> Sequence[Any]:
-    device = next(model.causal_lm.parameters()).device
-    return evaluation_batches(examples, tokens_per_batch=forward_tokens(device), pad_token_id=model.pad_token_id)
 
 
 Shown = Mapping[int, Sequence[Conversation]]
