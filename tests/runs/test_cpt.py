@@ -138,7 +138,10 @@ def test_preview_and_stats(recipe: Path, ftk_json: Ftk) -> None:
         (["data.train.0.limit=half"], "500000 tokens"),
         (["data.train.0.columns={question: q}"], "has one part, text"),
         (["data.train.0.glob='*.py'"], "glob is for folders"),
-        (["task=sft", "data.overlap=0", "data.train.0.limit=10"], "is of plain text, which task: cpt learns from"),
+        (
+            ["task=sft", "data.overlap=0", "data.train.0.limit=10"],
+            "is of plain text, which task: cpt and task: infill learn from",
+        ),
         (["task=sft"], "data.overlap is of pieces of plain text"),
         (["data.train.0.source=nowhere.txt"], "no such file"),
     ],
