@@ -18,10 +18,11 @@ import torch
 from ftk.core.errors import ExitCode, RunError, SetupError
 from ftk.train.group import is_in_group, threads_per_process
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 30.0
 """How long the others may take to end by themselves after one has failed."""
 STOP_GRACE_SECONDS = 600.0
 """The same after one has stopped in good order, which all do together: the slowest may still be letting go of much."""
+_SPOKEN = frozenset(ExitCode) - {ExitCode.DONE, ExitCode.DEFECT}
 TAIL_LINES = 20
 """Lines of a silent process's errors that are shown when it fails."""
 
@@ -75,7 +76,8 @@ def launch(command: Sequence[str], *, processes: int) -> int:
         if first_failed is None:
             return 0
         code, first_code = _exit_code(children[first_failed]), _exit_code(children[0])
-        if first_failed == 0 or code == first_code:
+        # The first process has spoken where its code is that of a message; the others may only have lost it by then.
+        if first_failed == 0 or code == first_code or first_code in _SPOKEN:
             return first_code
         raise RunError(f"process {first_failed} ended with exit code {code}:\n{_tail(errors[first_failed])}")
 

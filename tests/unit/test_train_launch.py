@@ -46,6 +46,16 @@ def test_the_first_process_failing_gives_its_code():
     assert launch.launch(python("sys.exit(4) if rank == 0 else time.sleep(60)"), processes=2) == 4
 
 
+def test_what_the_first_process_has_said_stands_where_the_others_fail_for_the_loss_of_it():
+    # The first refuses its input; the second loses it, and its own end is seen sooner.
+    assert launch.launch(python("time.sleep(0.2) if rank == 0 else 0; sys.exit(2 - rank)"), processes=2) == 2
+
+
+def test_a_first_process_that_fails_for_the_loss_of_another_does_not_speak_for_it():
+    with pytest.raises(RunError, match=r"process 1 ended with exit code 4:"):
+        launch.launch(python("time.sleep(0.2) if rank == 0 else 0; sys.exit(1 + 3 * rank)"), processes=2)
+
+
 def test_a_silent_process_that_fails_is_heard_and_ends_all():
     with pytest.raises(RunError, match=r"process 1 ended with exit code 1:\nno room"):
         launch.launch(python("sys.exit('no room') if rank == 1 else time.sleep(60)"), processes=2)
