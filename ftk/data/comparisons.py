@@ -80,6 +80,7 @@ class ComparisonReader:
             judged = [_Judged(_with_system(one, self.source), judgement.tools, row) for one in judgement.answers]
             for one in judged:
                 _check_not_empty(one)
+                _check_no_fraction(one)
                 fault = tool_fault((*one.answer.prompt, *one.answer.completion), judgement.tools)
                 if fault is not None:
                     raise DataError(fault, place=row.place)
@@ -197,6 +198,17 @@ def _check_not_empty(one: _Judged) -> None:
         empty = not str(message["content"]).strip() and not message.get("tool_calls")
         if message["role"] == "assistant" and message.get("train") is not False and empty:
             raise DataError(f"{name} is empty. Take the row out, or give it an answer", place=one.row.place)
+
+
+def _check_no_fraction(one: _Judged) -> None:
+    # It would scale the completion's log-probability, of which every loss takes the whole.
+    for message in one.answer.completion:
+        if "weight" in message:
+            raise DataError(
+                f"{one.answer.name} has a message of weight {message['weight']:g}. A comparison is of whole answers: "
+                "give weight 1, or 0 for a message that is shown and not compared",
+                place=one.row.place,
+            )
 
 
 def _pairs(judged: Sequence[_Judged], *, which: str) -> list[tuple[_Judged, _Judged]]:

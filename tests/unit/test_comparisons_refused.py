@@ -14,6 +14,7 @@ from ftk.data.settings import Source
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected are equal"),
     ({"prompt": "q", "chosen": [GOOD], "rejected": [{**GOOD, "weight": 0}]}, "chosen and rejected are equal"),
+    ({"prompt": "q", "chosen": [GOOD], "rejected": [{**BAD, "weight": 0.5}]}, "rejected has a message of weight 0.5"),
     ({"prompt": "q", "chosen": "a", "rejected": " "}, "rejected is empty"),
     ({"prompt": "q", "chosen": "", "rejected": "a"}, "chosen is empty"),
     ({"prompt": "q", "chosen": "a", "rejected": None}, "rejected is missing, expected text"),
