@@ -147,8 +147,10 @@ def _models(path: str, out: str | None, *, plan: bool, seed: int | None, shard_b
         _print_plan(report)
         return report.as_json()
 
+    from ftk.core.freed_memory import keep_freed_memory
     from ftk.runs.merging.hashes import Hashes
 
+    keep_freed_memory()
     with Hashes() as hashes, uncollected():
         # Before torch is imported, which leaves a processor idle.
         hashes.start_early(path)

@@ -30,7 +30,7 @@ def merge_tensors(
     Args:
         planned: what they are merged from.
         method: how.
-        writer: takes the results, in the order of the plan.
+        writer: takes the results, in an order of its own.
         seed: of what is random. Each tensor has a generator of its own, so that their order does not matter.
         match: where tokens are, if the models' tokenizers differ.
         models: all models that `match` names.
@@ -41,7 +41,8 @@ def merge_tensors(
         RunError: a result does.
         OSError: a result cannot be written.
     """
-    for number, (one, tensors) in enumerate(_ahead(planned), start=1):
+    by_name = {one.name: one for one in planned}
+    for number, (one, tensors) in enumerate(_ahead([by_name[name] for name in writer.names]), start=1):
         if one.has_tokens and match is not None:
             tensors = _matched(one, tensors, match, models or {})
         result = _merged(one, tensors, method, seed=seed)

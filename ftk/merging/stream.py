@@ -1,13 +1,13 @@
 """Models tensor by tensor: read from a folder of safetensors, written to shards, never whole in memory."""
 
 import json
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,9 +16,10 @@ from ftk.core.errors import ModelError
 from ftk.core.file_hash import sha256
 from ftk.core.weight_files import INDEX, WEIGHTS, weight_files, weight_map
 from ftk.merging.safetensors_file import MappedFile, TensorPlace, TensorSpec, header_bytes, read_header
+from ftk.merging.sequential_file import SequentialFile
 
-SYNCED_AT_ONCE_BYTES = 128 * 2**20
-"""Left alone, the kernel starts to write to disk half a minute later, and the sync at the end waits for all of it."""
+_Item: TypeAlias = tuple[Tensor, Callable[[], None] | None]
+"""A tensor to be written, and what to do when it has been."""
 
 
 class Checkpoint:
@@ -101,35 +102,27 @@ def _require_indexed(folder: Path, tensors: Mapping[str, TensorPlace]) -> None:
 
 
 class ShardWriter:
-    """Writes tensors to safetensors files in a thread of its own, and syncs them to disk in another.
+    """Writes tensors to safetensors files in a thread of its own.
 
-    All tensors are known beforehand, so each file's header is written first and each tensor goes straight to its
-    place. `write` waits while an earlier tensor is still waiting to be written, which bounds the memory.
+    All tensors are known beforehand, so each file begins with its header and the tensors follow in their order.
+    `write` waits while an earlier tensor is still waiting to be written, which bounds the memory.
     """
 
     def __init__(self, folder: Path, tensors: Mapping[str, TensorSpec], *, shard_bytes: int) -> None:
         """`tensors` are spread over files in the given order; a file is closed at `shard_bytes`, or at one tensor."""
         self._folder = folder
-        self._shards = list(_shards(tensors, shard_bytes))
-        self._total_bytes = sum(spec.num_bytes for spec in tensors.values())
-        self._files = [_file_name(number, len(self._shards)) for number in range(len(self._shards))]
-        self._places: dict[str, tuple[int, int, TensorSpec]] = {}
-        self._descriptors: dict[int, int] = {}
-        self._unwritten = [len(shard) for shard in self._shards]
-        self._unsynced_bytes = 0
+        shards = list(_shards(tensors, shard_bytes))
+        self._shards = {_file_name(number, len(shards)): shard for number, shard in enumerate(shards)}
+        self._specs = tensors
+        self.names = tuple(name for shard in shards for name, _ in shard)
+        """The order in which tensors are to be written: in each file wider dtypes first, else as given."""
+        self._num_given = 0
         self._failure: BaseException | None = None
-        self._queue: queue.Queue[tuple[str, Tensor, Callable[[], None] | None] | None] = queue.Queue(maxsize=1)
-        self._to_sync: queue.Queue[tuple[int, bool] | None] = queue.Queue()
-        for number, shard in enumerate(self._shards):
-            start = len(header_bytes(shard))
-            for name, spec in shard:
-                self._places[name] = (number, start, spec)
-                start += spec.num_bytes
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write_all, self._sync_all)]
+        self._queue: queue.Queue[_Item | None] = queue.Queue(maxsize=1)
+        self._thread = threading.Thread(target=self._write_all, daemon=True)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
         return self
 
     def __exit__(
@@ -139,86 +132,68 @@ class ShardWriter:
             # What waits to be written is of no use any more.
             self._failure = self._failure or error
         self._queue.put(None)
-        self._threads[0].join()
-        self._to_sync.put(None)
-        self._threads[1].join()
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
+        self._thread.join()
         if kind is not None:
             return
         self._raise_failure()
-        left = [name for name, number in zip(self._files, self._unwritten, strict=True) if number]
-        if left:
-            raise ValueError(f"tensors of {', '.join(left)} were never written")
-        if len(self._files) > 1:
+        if self._num_given < len(self.names):
+            raise ValueError(f"{self.names[self._num_given]} and what follows it were never written")
+        if len(self._shards) > 1:
             self._write_index()
 
     def write(self, name: str, tensor: Tensor, *, then: Callable[[], None] | None = None) -> None:
-        """Have a tensor written; it must not change any more. `then` is called when it has been.
+        """Have the next of `names` written; it must not change any more. `then` is called when it has been.
 
         Raises:
             OSError: an earlier tensor could not be written.
         """
         self._raise_failure()
-        spec = self._places[name][2]
+        spec = self._specs[name]
+        if name != self.names[self._num_given]:
+            raise ValueError(f"{name} comes before {self.names[self._num_given]}, which is next in the file")
         if tensor.dtype != spec.dtype or tuple(tensor.shape) != spec.shape:
             raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, planned {spec.dtype} {spec.shape}")
-        self._queue.put((name, tensor, then))
+        self._num_given += 1
+        self._queue.put((tensor, then))
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
     def _write_all(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if self._failure is not None:
-                continue
-            name, tensor, then = item
-            del item
-            try:
-                self._write(name, tensor)
+        coming = iter(self._queue.get, None)
+        try:
+            for name, shard in self._shards.items():
+                if not self._write_shard(self._folder / name, shard, coming):
+                    return
+        except BaseException as error:
+            self._failure = error
+        for _ in coming:
+            # Whoever writes is not to wait for a queue that nobody empties.
+            continue
+
+    @staticmethod
+    def _write_shard(path: Path, shard: Sequence[tuple[str, TensorSpec]], coming: Iterator[_Item]) -> bool:
+        """Whether all of its tensors came."""
+        with closing(SequentialFile(path)) as file:
+            file.write(torch.frombuffer(bytearray(header_bytes(shard)), dtype=torch.uint8))
+            for _ in shard:
+                item = next(coming, None)
+                if item is None:
+                    return False
+                tensor, then = item
+                file.write(tensor.contiguous().reshape(-1).view(torch.uint8))
+                # The memory is wanted for the next one, which may be long in coming.
+                del item, tensor
                 if then is not None:
                     then()
-            except BaseException as error:
-                self._failure = error
-            del tensor, then
-
-    def _write(self, name: str, tensor: Tensor) -> None:
-        number, start, spec = self._places[name]
-        descriptor = self._descriptor(number)
-        if spec.num_bytes:
-            raw: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-            _write_at(descriptor, memoryview(raw), start)
-        self._unwritten[number] -= 1
-        self._unsynced_bytes += spec.num_bytes
-        is_complete = self._unwritten[number] == 0
-        if is_complete or self._unsynced_bytes >= SYNCED_AT_ONCE_BYTES:
-            self._unsynced_bytes = 0
-            self._to_sync.put((number, is_complete))
-
-    def _descriptor(self, number: int) -> int:
-        if number not in self._descriptors:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            self._descriptors[number] = os.open(self._folder / self._files[number], flags, 0o666)
-            _write_at(self._descriptors[number], memoryview(header_bytes(self._shards[number])), 0)
-        return self._descriptors[number]
-
-    def _sync_all(self) -> None:
-        while (item := self._to_sync.get()) is not None:
-            if self._failure is not None:
-                continue
-            number, is_complete = item
-            try:
-                os.fdatasync(self._descriptors[number])
-                if is_complete:
-                    os.close(self._descriptors.pop(number))
-            except OSError as error:
-                self._failure = error
+            file.finish()
+        return True
 
     def _write_index(self) -> None:
-        weight_map = {name: self._files[number] for name, (number, _, _) in self._places.items()}
-        index = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
-        (self._folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        weight_map = {name: file for file, shard in self._shards.items() for name, _ in shard}
+        index = {"metadata": {"total_size": sum(spec.num_bytes for spec in self._specs.values())}}
+        (self._folder / INDEX).write_text(json.dumps({**index, "weight_map": weight_map}, indent=2) + "\n")
 
 
 def _shards(tensors: Mapping[str, TensorSpec], shard_bytes: int) -> Iterator[Sequence[tuple[str, TensorSpec]]]:
@@ -241,10 +216,3 @@ def _aligned(shard: list[tuple[str, TensorSpec]]) -> list[tuple[str, TensorSpec]
 
 def _file_name(number: int, num_files: int) -> str:
     return WEIGHTS if num_files == 1 else f"model-{number + 1:05d}-of-{num_files:05d}.safetensors"
-
-
-def _write_at(descriptor: int, data: memoryview, start: int) -> None:
-    while data:
-        # One call writes at most 2 GiB.
-        count = os.pwrite(descriptor, data, start)
-        data, start = data[count:], start + count

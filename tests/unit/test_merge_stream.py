@@ -33,8 +33,8 @@ def specs(tensors: dict[str, torch.Tensor]) -> dict[str, TensorSpec]:
 def write(folder: Path, tensors: dict[str, torch.Tensor], *, shard_bytes: int = 10**9) -> None:
     folder.mkdir(exist_ok=True)
     with ShardWriter(folder, specs(tensors), shard_bytes=shard_bytes) as writer:
-        for name, tensor in tensors.items():
-            writer.write(name, tensor)
+        for name in writer.names:
+            writer.write(name, tensors[name])
 
 
 @pytest.fixture
@@ -181,11 +181,18 @@ def test_a_writer_tells_what_it_was_not_given(tmp_path):
         ShardWriter(tmp_path, planned, shard_bytes=100) as writer,
     ):
         writer.write("a", torch.zeros(2))
+    (tmp_path / "b").mkdir()
     with (
         pytest.raises(ValueError, match=r"planned torch\.float32"),
-        ShardWriter(tmp_path / "no", planned, shard_bytes=100) as writer,
+        ShardWriter(tmp_path / "b", planned, shard_bytes=100) as writer,
     ):
         writer.write("a", torch.zeros(3))
+    (tmp_path / "c").mkdir()
+    with (
+        pytest.raises(ValueError, match="b comes before a, which is next"),
+        ShardWriter(tmp_path / "c", planned, shard_bytes=100) as writer,
+    ):
+        writer.write("b", torch.zeros(2))
 
 
 def test_a_write_that_fails_is_told_and_does_not_hang(tmp_path):

@@ -163,7 +163,7 @@ def _fold(
 
 def _write_weights(fold: Fold, specs: Mapping[str, TensorSpec], folder: Path, *, shard_bytes: int) -> None:
     with ShardWriter(folder, specs, shard_bytes=shard_bytes) as writer:
-        for name in specs:
+        for name in writer.names:
             writer.write(name, fold.tensor(name))
 
 
