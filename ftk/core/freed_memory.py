@@ -1,4 +1,4 @@
-"""What the C library does with freed memory: give it back at once, to be cleared again when it is wanted, or keep it."""
+"""What the C library does with freed memory: give it back, to be cleared again when it is wanted, or keep it."""
 
 import ctypes
 
