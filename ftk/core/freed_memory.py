@@ -4,11 +4,13 @@ import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST_KEPT_BYTES = 32 * 2**20
-_KEPT_BYTES = 64 * 2**20
+_KEPT_BYTES = 16 * 2**20
 
 
 def keep_freed_memory() -> None:
-    """Keep up to 64 MiB that are free, in pieces of up to 32 MiB; for work that needs much again and again.
+    """Keep up to 16 MiB that are free at the end of each heap; for work that needs much again and again.
+
+    What is larger than 32 MiB is given back as ever.
 
     Left alone, glibc returns what work on tensors of some megabytes frees, and the kernel clears it page by page when
     the next operation asks for it: a third of the time of merging three small models by DARE-TIES. Other C libraries
