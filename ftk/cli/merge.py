@@ -58,7 +58,11 @@ def command(
     ] = "dequantized",
     quantization: Annotated[
         str | None,
-        typer.Option("--quantization", help="How the base was stored in training, if no run says so: nf4, fp4, int8."),
+        typer.Option(
+            "--quantization",
+            help="How the base was stored in training, if no run says so: nf4 or fp4 (-single where not "
+            "double quantized), int8.",
+        ),
     ] = None,
     as_adapter: Annotated[bool, typer.Option("--as-adapter", help="Write one adapter instead of a model.")] = False,
     verify: Annotated[

@@ -77,6 +77,13 @@ class Adapter:
         """Where its configuration names the tokens that it trains."""
         return "token_indices" if self.kind == "TRAINABLE_TOKENS" else "trainable_token_indices"
 
+    def is_feedforward(self, module: str) -> bool:
+        """Whether IA3 scales the inputs of a module, and not its outputs, by PEFT's rule."""
+        wanted = self.config.get("feedforward_modules") or ()
+        if isinstance(wanted, str):
+            return re.fullmatch(wanted, module) is not None
+        return any(module.endswith(name) for name in wanted)
+
     def parameters(self) -> list[str]:
         """Names of the parameters that it changes, as far as names alone tell."""
         return sorted({f"{module}.weight" for module in self.modules} | set(self.replaced))

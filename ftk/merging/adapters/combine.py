@@ -39,15 +39,16 @@ class Combination:
     """Of what DARE drops."""
 
     def __call__(self, name: str, updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        """One update in float32 from several of a tensor."""
+        """One update in float32 from several of a tensor; three dimensions are a stack of matrices."""
         if self.how in ADDS:
             return _weighted_sum(updates, weights)
         if self.how == "svd":
             total = _weighted_sum(updates, weights)
-            if total.ndim != 2 or self.rank is None:
+            if total.ndim < 2 or self.rank is None:
                 return total
-            a_RI, b_OR = low_rank_approximation(total, rank=self.rank)
-            return b_OR @ a_RI
+            if total.ndim > 2:
+                return torch.stack([_nearest(matrix, rank=self.rank) for matrix in total])
+            return _nearest(total, rank=self.rank)
         return self._of_models(name, updates, weights)
 
     def _of_models(self, name: str, updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -89,8 +90,11 @@ def combined_adapter(
             if module in adapter.modules:
                 factors.append(_factors(adapter, module))
                 shares.append(share)
-        a_RI, b_OR = _combined(module, factors, shares, combination)
+        # A convolution's kernel is one long row of inputs.
+        matrices = [(a.flatten(1), b.flatten(1)) for a, b in factors]
+        a_RI, b_OR = _combined(module, matrices, shares, combination)
         ranks[module] = a_RI.shape[0]
+        a_RI, b_OR = _as_convolution(a_RI, b_OR, factors[0][0].shape[1:])
         is_embedding = any("lora_embedding_A" in adapter.modules.get(module, ()) for adapter in adapters)
         names = ("lora_embedding_A", "lora_embedding_B") if is_embedding else ("lora_A.weight", "lora_B.weight")
         tensors |= {f"{PREFIX}{module}.{name}": part for name, part in zip(names, (a_RI, b_OR), strict=True)}
@@ -142,6 +146,16 @@ def _combined(
         return recompress(a_RI, b_OR, rank=combination.rank)
     rank = combination.rank or max(a.shape[0] for a, _ in factors)
     return low_rank_approximation(combination(module, [b @ a for a, b in factors], weights), rank=rank)
+
+
+def _as_convolution(a_RI: Tensor, b_OR: Tensor, inputs: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The factors with the dimensions that a convolution's have, [R, I, kernel...] and [O, R, 1...]."""
+    return a_RI.view(-1, *inputs), b_OR.view(*b_OR.shape, *(1 for _ in inputs[1:]))
+
+
+def _nearest(matrix_OI: Tensor, *, rank: int) -> Tensor:
+    a_RI, b_OR = low_rank_approximation(matrix_OI, rank=rank)
+    return b_OR @ a_RI
 
 
 def _require_plain(adapter: Adapter) -> None:

@@ -11,6 +11,7 @@ from ftk.core.errors import ModelError
 from ftk.merging.adapters.adapter import CONFIG, Adapter
 from ftk.merging.adapters.architecture import Architecture
 from ftk.merging.adapters.changes import Add, Change, LowRank, Replace, ReplaceRows, Scale
+from ftk.merging.adapters.convolutions import kernel_factors, num_groups
 from ftk.merging.adapters.formulas import vera_factors, vera_projections
 from ftk.merging.adapters.names import PROJECTIONS
 
@@ -82,7 +83,10 @@ class _Fitting:
         else:
             transposed = self._transposed(bare, shape, num_outputs=b.shape[0])
         scaling = self.adapter.scaling(name if is_parameter else bare, rank=a.shape[0] // (num_experts or 1))
-        change = LowRank(a, b, scaling, transposed, parts.get("lora_magnitude_vector"), num_experts)
+        magnitude = parts.get("lora_magnitude_vector")
+        # A convolution's is [1, O, 1...].
+        magnitude_O = magnitude.flatten() if magnitude is not None else None
+        change = LowRank(a, b, scaling, transposed, magnitude_O, num_experts)
         self._require_fit(name, shape, change)
         found: dict[str, Change] = {name: change}
         if "lora_B.bias" in parts:
@@ -108,13 +112,19 @@ class _Fitting:
     def _ia3(self, module: str, values: Tensor) -> dict[str, Change]:
         weight, bias = f"{module}.weight", f"{module}.bias"
         shape = self._shape(weight)
-        # [1, I] scales the inputs of a feedforward module, [O, 1] the outputs of another.
-        scales_inputs = values.shape[0] == 1
-        num = values.numel()
-        transposed = self._transposed(
-            module, shape, num_outputs=None if scales_inputs else num, num_inputs=num if scales_inputs else None
-        )
-        found: dict[str, Change] = {weight: Scale(values.T if transposed else values)}
+        if values.ndim > 2:
+            # A convolution's are [1, I, 1...] or [1, O, 1...]: only the configuration tells which.
+            scales_inputs = self.adapter.is_feedforward(module)
+            factors = kernel_factors(values, shape, scales_inputs=scales_inputs)
+        else:
+            # [1, I] scales the inputs of a feedforward module, [O, 1] the outputs of another.
+            scales_inputs = values.shape[0] == 1
+            num = values.numel()
+            transposed = self._transposed(
+                module, shape, num_outputs=None if scales_inputs else num, num_inputs=num if scales_inputs else None
+            )
+            factors = values.T if transposed else values
+        found: dict[str, Change] = {weight: Scale(factors)}
         if not scales_inputs and bias in self.shapes:
             found[bias] = Scale(values.flatten())
         return found
@@ -184,6 +194,12 @@ class _Fitting:
     def _require_fit(self, name: str, shape: tuple[int, ...], change: LowRank) -> None:
         experts = change.num_experts or 1
         rank = change.a_RI.shape[0] // experts
+        groups = num_groups(change.a_RI.shape, change.b_OR.shape) if len(shape) > 2 and experts == 1 else 1
+        if groups > 1:
+            raise ModelError(
+                f"the adapter in {self.adapter.folder} adapts {name}, a convolution in {groups} groups: its update "
+                "goes from each group to all, which no weight of the base can stand for. Keep it beside its base"
+            )
         a, b = tuple(change.a_RI.shape), tuple(change.b_OR.shape)
         rows_columns = shape[1:] if change.num_experts else shape
         first, rest = rows_columns[0], math.prod(rows_columns[1:])

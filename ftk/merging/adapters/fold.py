@@ -79,7 +79,11 @@ class Fold:
         changed = [(apply_all(weight, changes, piece), share) for changes, share in by_adapter if changes]
         before = _grown(weight.to(torch.float32, copy=True), changed[0][0])
         updates = [new.sub_(before) for new, _ in changed]
-        return before.add_(self.combine(name, updates, [share for _, share in changed])).to(dtype)
+        if not _holds_experts(own):
+            # A convolution's kernel is one long row of inputs.
+            updates = [update.flatten(1) if update.ndim > 2 else update for update in updates]
+        combined = self.combine(name, updates, [share for _, share in changed])
+        return before.add_(combined.view(before.shape)).to(dtype)
 
     @cached_property
     def _changes(self) -> list[Changes]:
@@ -130,6 +134,10 @@ class Fold:
                     )
                 shape = tuple(change.values.shape)
         return shape
+
+
+def _holds_experts(changes: Sequence[Sequence[object]]) -> bool:
+    return any(isinstance(change, LowRank) and change.num_experts for some in changes for change in some)
 
 
 def _grown(weight: Tensor, like: Tensor) -> Tensor:

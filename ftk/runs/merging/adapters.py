@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ftk.core.atomic import atomic_folder, remove_leftovers
 from ftk.core.errors import RecipeError, RunError
@@ -77,7 +77,7 @@ def merge_adapters(
     start = time.perf_counter()
     job = checked_job(adapters, weights, how, rank, density, seed, out, shard_bytes, as_adapter=as_adapter)
     require_one_of(base_precision, ("dequantized", "original"), "--base-precision")
-    require_one_of(quantization, (None, "nf4", "fp4", "int8"), "--quantization")
+    require_one_of(quantization, (None, *get_args(QuantizationName)), "--quantization")
     words = text_of(text)
     opened = open_adapters(job.names)
     named_base = base or str(opened[0].config.get("base_model_name_or_path") or "")

@@ -28,7 +28,14 @@ from ftk.runs.merging.adapter_folder import find_adapter
 from ftk.runs.merging.architecture import architecture_of
 from ftk.runs.merging.configuration import read_config
 
-QuantizationName = Literal["nf4", "fp4", "int8"]
+QuantizationName = Literal["nf4", "fp4", "nf4-single", "fp4-single", "int8"]
+"""`single`: bitsandbytes was not told to quantize the constants of the blocks too."""
+_FOUR_BITS: Mapping[str, Literal["nf4", "fp4"]] = {
+    "nf4": "nf4",
+    "nf4-single": "nf4",
+    "fp4": "fp4",
+    "fp4-single": "fp4",
+}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _DTYPE_NAMES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -85,7 +92,7 @@ def open_base(
     config = read_config(place.folder)
     checkpoint = Checkpoint(place.folder)
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    was_quantized = _format_in_training(adapters, quantization, precision)
+    was_quantized = _format_in_training(adapters, quantization, precision, config)
     in_few_bits = is_stored_in_few_bits(config, str(place.folder))
     if in_few_bits and precision == "original":
         raise ModelError(
@@ -161,12 +168,16 @@ def _needs_architecture(
 
 
 def _format_in_training(
-    adapters: Sequence[Adapter], asked: QuantizationName | None, precision: BasePrecision
+    adapters: Sequence[Adapter], asked: QuantizationName | None, precision: BasePrecision, config: Mapping[str, Any]
 ) -> BitsAndBytes | None:
     formats = {_format_of_run(adapter.folder) for adapter in adapters}
     if asked is not None:
         dtypes = {one.dtype for one in formats if one is not None}
-        return BitsAndBytes(asked, dtype=dtypes.pop() if len(dtypes) == 1 else torch.bfloat16)
+        return BitsAndBytes(
+            _FOUR_BITS.get(asked, "int8"),
+            double=not asked.endswith("-single"),
+            dtype=dtypes.pop() if len(dtypes) == 1 else _loaded_in(config),
+        )
     if len(formats) > 1 and precision == "original":
         return None
     if len(formats) > 1:
@@ -203,6 +214,12 @@ def _had_accelerator(run: Path) -> bool:
     except (OSError, ValueError):
         return True
     return bool(environment.get("devices"))
+
+
+def _loaded_in(config: Mapping[str, Any]) -> torch.dtype:
+    """What weights were loaded in, where nothing else tells: as they are stored, if in 16 bits."""
+    name = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
+    return torch.float16 if name == "float16" else torch.bfloat16
 
 
 def _dtype_of(config: Mapping[str, Any]) -> torch.dtype:
