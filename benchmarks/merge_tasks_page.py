@@ -5,10 +5,19 @@ import os
 import platform
 import time
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from merge_tasks_plan import EPOCHS, HEALING_STEPS, NUM_EVAL, NUM_PRIMER, NUM_TRAIN, TASKS, Model
+from transformers import AutoTokenizer
+
+
+def processor() -> str:
+    """How many cores of what."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"
 
 
 def metric(result: dict[str, Any], task: str, name: str = "exact_match") -> float:
@@ -31,12 +40,22 @@ def votes(folder: Path, models: list[Model]) -> dict[str, float]:
     return {task: right[task] / NUM_EVAL for task in TASKS}
 
 
+def num_written(folder: Path, model: Model) -> int:
+    """Tokens of a model's answers, the one that ends each among them: what they cost, however busy the machine is."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder / "joint" / "model")
+    rows = [json.loads(line) for line in (folder / f"{model.name}.answers.jsonl").open()]
+    return sum(
+        len(tokenizer(row["answer"], add_special_tokens=False)["input_ids"]) + (not row["is_cut"]) for row in rows
+    )
+
+
 def page(sections: dict[str, list[Model]], results: dict[str, dict[str, Any]], folder: Path) -> str:
     """The page as Markdown."""
     lines = [
         "# What merging keeps",
         "",
-        f"Written by `merge_tasks.py` on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} {platform.machine()} CPU cores. "
+        f"Written by `merge_tasks.py` on {time.strftime('%Y-%m-%d')}: {processor()}, Python "
+        f"{platform.python_version()}, torch {version('torch')}, transformers {version('transformers')}, float32.",
         f"ftk://tiny, three tasks of {NUM_TRAIN} rows, {EPOCHS} epochs of each, every weight tuned; half the learning "
         "rate of recipes/quickstart.yaml and the rest as there, one seed.",
         f"All models but those of one section begin with a common start that has seen {NUM_PRIMER} rows of each task: "
@@ -48,31 +67,32 @@ def page(sections: dict[str, list[Model]], results: dict[str, dict[str, Any]], f
     for title, models in sections.items():
         lines += ["", f"## {title}", "", *header]
         lines += [f"| {one.title} | {' | '.join(cells(results[one.name]))} |" for one in models]
-    return "\n".join([*lines, *ensembles(sections, results, folder), *findings(sections, results), ""])
+    return "\n".join([*lines, *ensembles(sections, folder), *findings(sections, results), ""])
 
 
-def ensembles(sections: dict[str, list[Model]], results: dict[str, dict[str, Any]], folder: Path) -> list[str]:
+def ensembles(sections: dict[str, list[Model]], folder: Path) -> list[str]:
     """Majorities, with what they cost a request."""
     groups = {
         "majority of the models tuned on one task": sections["Tuned"][1:4],
         "majority of all models that are merged of three": sections["All three merged"],
     }
-    single = results["joint"]["seconds"]
+    single = num_written(folder, next(one for one in sections["Tuned"] if one.name == "joint"))
     lines = [
         "",
         "## Ensembles beside them",
         "",
         "The answer that most models give; on a tie the one that comes first in the tables above. A merged model costs "
-        "a request what one model does.",
+        "a request what one model does; tokens are those that all models write, over those of the model tuned on all "
+        "three.",
         "",
-        f"| ensemble | {' | '.join(TASKS)} | models a request | time of the joint model |",
+        f"| ensemble | {' | '.join(TASKS)} | models a request | tokens written |",
         "| --- |" + " --- |" * (len(TASKS) + 2),
     ]
     for title, models in groups.items():
         found = votes(folder, models)
-        cost = sum(results[one.name]["seconds"] for one in models) / single
+        cost = sum(num_written(folder, one) for one in models) / single
         shares = " | ".join(f"{found[task]:.1%}" for task in TASKS)
-        lines.append(f"| {title} | {shares} | {len(models)} | {cost:.1f} |")
+        lines.append(f"| {title} | {shares} | {len(models)} | {cost:.1f} times |")
     return lines
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapter_files import make_adapter
 from merge_models import LINEAR, ONE_SLICE, VOCABULARY, config, weights, write_model, write_tensors
 from run_ftk import Ftk
 
@@ -119,6 +120,23 @@ def test_too_little_disk(refusal, monkeypatch):
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
     assert "free" in refusal(LINEAR)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_too_little_disk_for_the_models_that_adapters_are_folded_into(refusal, monkeypatch):
+    """There is room for one of the three models that would lie on the disk at once."""
+    import shutil
+
+    size = Path("a/model.safetensors").stat().st_size
+    for name in ("one", "two"):
+        make_adapter(Path("a"), Path(name))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9 * size, 7 * size, 2 * size))
+    folded: list[object] = []
+    monkeypatch.setattr(
+        "ftk.runs.merging.adapters.merge_adapters", lambda *arguments, **options: folded.append(arguments)
+    )
+    assert "free" in refusal(LINEAR.replace("model: a", "model: a+one").replace("model: b", "model: a+two"))
+    assert not folded
 
 
 def test_flags_that_do_not_go_together(ftk_json: Ftk):

@@ -105,6 +105,7 @@ def merge_models(
     merge = _loaded(path, seed)
     require_free(out, local_folders({f"the model {name}": name.id for name in merge.models()}))
     remove_leftovers(out.parent, out.name)
+    _require_room_to_fold(merge, out)
     with ExitStack() as stack:
         opened = _open(merge, fold=folding(out, stack))
         require_free(out, _read_folders(opened))
@@ -128,6 +129,15 @@ def merge_models(
         "warnings": warnings,
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _require_room_to_fold(merge: Merge | Mixture, out: Path) -> None:
+    """Make sure of room for the models that adapters are folded into first, and for the output beside them."""
+    sources = [open_source(name, fold=None) for name in merge.models()]
+    folded = [source.model.checkpoint.num_bytes for source in sources if source.adapter_folder is not None]
+    if folded:
+        planned = _open(merge, fold=None).planned
+        require_space(out, sum(folded) + sum(one.spec.num_bytes for one in planned))
 
 
 def _read_folders(opened: _Opened) -> dict[str, Path]:
