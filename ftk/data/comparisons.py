@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -11,9 +11,10 @@ from ftk.core.types import Comparison, Conversation, Message
 from ftk.data.conversations import check_columns
 from ftk.data.formats import FORMATS, PREFERENCE_FORMATS, format_of, preference_format_named
 from ftk.data.formats.format import Format, FormatError
-from ftk.data.formats.judgement import Answer, Judgement, same
+from ftk.data.formats.judgement import Answer, Judgement, unmarked
 from ftk.data.rows import Rows, Taken
 from ftk.data.settings import Source
+from ftk.data.shared_prompt import check_compared, shared_length
 from ftk.data.source import SourceReader, SourceRow, reader_of
 from ftk.data.system_message import with_system
 from ftk.data.tool_calls import tool_fault
@@ -80,15 +81,13 @@ class ComparisonReader:
             judged = [_Judged(_with_system(one, self.source), judgement.tools, row) for one in judgement.answers]
             for one in judged:
                 _check_not_empty(one)
-                _check_no_fraction(one)
                 fault = tool_fault((*one.answer.prompt, *one.answer.completion), judgement.tools)
                 if fault is not None:
                     raise DataError(fault, place=row.place)
             if judgement.desirable is not None:
                 yield self._single(judged[0], desirable=judgement.desirable)
             elif len(judged) == 1:
-                key = json.dumps([judged[0].answer.prompt, judgement.tools], sort_keys=True, default=repr)
-                by_prompt.setdefault(key, []).append(judged[0])
+                by_prompt.setdefault(_prompt_key(judged[0].answer.prompt, judgement.tools), []).append(judged[0])
             else:
                 yield from self._compare(judged)
         for group in by_prompt.values():
@@ -136,6 +135,7 @@ class ComparisonReader:
 
     @staticmethod
     def _single(one: _Judged, *, desirable: bool) -> Comparison:
+        _check_compared(one, one.answer.completion)
         return _comparison(one, one.answer.prompt, (one.answer.completion,), desirable=desirable)
 
 
@@ -166,7 +166,11 @@ def conversations(comparisons: Sequence[Comparison]) -> list[Conversation]:
 
 def prompt_key(comparison: Comparison) -> str:
     """Equal for comparisons of one prompt."""
-    return json.dumps([comparison.prompt, comparison.tools], sort_keys=True, default=repr)
+    return _prompt_key(comparison.prompt, comparison.tools)
+
+
+def _prompt_key(prompt: Sequence[Message], tools: Sequence[Mapping[str, object]]) -> str:
+    return json.dumps([unmarked(prompt), tools], sort_keys=True, default=repr)
 
 
 def _format_of(row: SourceRow) -> Format[Judgement]:
@@ -200,17 +204,6 @@ def _check_not_empty(one: _Judged) -> None:
             raise DataError(f"{name} is empty. Take the row out, or give it an answer", place=one.row.place)
 
 
-def _check_no_fraction(one: _Judged) -> None:
-    # It would scale the completion's log-probability, of which every loss takes the whole.
-    for message in one.answer.completion:
-        if "weight" in message:
-            raise DataError(
-                f"{one.answer.name} has a message of weight {message['weight']:g}. A comparison is of whole answers: "
-                "give weight 1, or 0 for a message that is shown and not compared",
-                place=one.row.place,
-            )
-
-
 def _pairs(judged: Sequence[_Judged], *, which: str) -> list[tuple[_Judged, _Judged]]:
     """The better and the worse of each pair, the best first; equal ratings give none."""
     ordered = sorted(judged, key=lambda one: -one.answer.rating)
@@ -226,40 +219,26 @@ def _pairs(judged: Sequence[_Judged], *, which: str) -> list[tuple[_Judged, _Jud
 def _pair(better: _Judged, worse: _Judged) -> Comparison:
     """
     Raises:
-        DataError: both are equal, or answer different prompts.
+        DataError: both are equal, answer different prompts, or are not compared whole.
     """
-    chosen, rejected = better.answer.messages, worse.answer.messages
     who = f"{better.answer.name} and {worse.answer.name}"
     if better.row is not worse.row:
         who = f"the answers of rows {better.row.number} and {worse.row.number}"
-    if same(chosen, rejected):
-        raise DataError(
-            f"{who} are equal, so there is nothing to prefer. Take the row out, or correct it", place=better.row.place
-        )
-    border = next(
-        (place for place, (one, other) in enumerate(zip(chosen, rejected, strict=False)) if not same([one], [other])),
-        min(len(chosen), len(rejected)),
-    )
-    while border and "tool" in _roles(chosen, rejected, border):
-        border -= 1  # what a tool gave belongs to the answer that called it
-    if "system" in _roles(chosen, rejected, border) or "user" in _roles(chosen, rejected, border) or not border:
-        raise DataError(
-            f"{who} answer different prompts: they differ from message {border + 1} on, before an answer. Pair "
-            "answers to one prompt",
-            place=better.row.place,
-        )
-    for name, messages in ((better.answer.name, chosen), (worse.answer.name, rejected)):
-        if border == len(messages):
-            raise DataError(
-                f"{name} is empty after what it shares with the other answer. Take the row out, or give it an answer",
-                place=better.row.place,
-            )
-    completions = (chosen[border:], rejected[border:])
-    return _comparison(better, chosen[:border], completions, desirable=None)
+    try:
+        border = shared_length(better.answer, worse.answer, who=who)
+    except FormatError as error:
+        raise DataError(str(error), place=better.row.place) from error
+    chosen, rejected = better.answer.messages, worse.answer.messages
+    for one, messages in ((better, chosen), (worse, rejected)):
+        _check_compared(one, messages[border:])
+    return _comparison(better, chosen[:border], (chosen[border:], rejected[border:]), desirable=None)
 
 
-def _roles(chosen: Sequence[Message], rejected: Sequence[Message], place: int) -> set[str]:
-    return {messages[place]["role"] for messages in (chosen, rejected) if place < len(messages)}
+def _check_compared(one: _Judged, completion: Sequence[Message]) -> None:
+    try:
+        check_compared(one.answer.name, completion)
+    except FormatError as error:
+        raise DataError(str(error), place=one.row.place) from error
 
 
 def _comparison(

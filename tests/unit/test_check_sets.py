@@ -95,6 +95,32 @@ def test_contradictions_of_preferences(check: Check) -> None:
     assert found(check([pair("A?", "", "y")]), "empty") == [("error", 1, (1,))]
 
 
+def test_preferences_that_training_refuses_are_errors(check: Check) -> None:
+    def talk(*said: str) -> list[Row]:
+        return [{"role": "assistant" if n % 2 else "user", "content": text} for n, text in enumerate(said)]
+
+    pair = {"prompt": "A?", "chosen": "x", "rejected": "y"}
+    calling = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    broken: list[tuple[Row, str]] = [
+        ({"chosen": talk("A?", "x"), "rejected": talk("B?", "y")}, "different prompts"),
+        ({"chosen": talk("A?", "x", "B?", "x"), "rejected": talk("A?", "x", "C?", "y")}, "from message 3 on"),
+        ({**pair, "chosen": [{**talk("", "x")[1], "weight": 0.5}]}, "chosen has a message of weight 0.5"),
+        ({**pair, "rejected": [{**talk("", "y")[1], "train": False}]}, "rejected has no message that is compared"),
+        ({**pair, "chosen": [calling]}, "calls the tool f, and the row has no tools"),
+    ]
+    report = check([pair, *(row for row, _ in broken)])
+    (finding,) = report.findings
+    assert (finding.kind, finding.severity, finding.rows) == ("unreadable", "error", (2, 3, 4, 5, 6))
+    for told, (_, message) in zip(finding.details, broken, strict=True):
+        assert message in told
+    ranked = {"prompt": "A?", "ranked": ["x", "y", "x"]}
+    assert "answer 1 and answer 3 are equal" in check([ranked]).findings[0].details[0]
+    unrated = {"prompt": "A?", "completions": [], "ratings": []}
+    assert found(check([unrated]), "empty") == [("error", 1, (1,))]
+    single = {"prompt": "A?", "completion": [{**talk("", "x")[1], "weight": 0.5}], "label": True}
+    assert "completion has a message of weight 0.5" in check([single]).findings[0].details[0]
+
+
 def test_overlap_with_held_out_rows(check: Check, write: Callable[..., str]) -> None:
     long = " ".join(f"word{number}" for number in range(60))
     held_out = write("eval.jsonl", [plain(2), plain(9), qa(plain(1)["question"], "Another."), qa("Say it now", long)])

@@ -108,6 +108,23 @@ def test_completions_of_several_turns_begin_where_they_differ(tmp_path: Path) ->
     assert (one.prompt, one.completions) == ((USER, GOOD, USER), ((GOOD,), (BAD,)))
 
 
+def test_marks_within_the_shared_prefix_are_no_difference(tmp_path: Path) -> None:
+    for mark in ({"weight": 0.5}, {"weight": 0}, {"train": False}):
+        shared = [USER, {**GOOD, **mark}, USER]
+        row = {"chosen": [*shared, GOOD], "rejected": [USER, GOOD, USER, BAD]}
+        (one,) = read(tmp_path, row)
+        assert (len(one.prompt), one.completions) == (3, ((GOOD,), (BAD,))), mark
+        rated = [{"messages": row["chosen"], "rating": 2}, {"messages": row["rejected"], "rating": 1}]
+        (one,) = read(tmp_path, *rated)
+        assert (len(one.prompt), one.completions) == (3, ((GOOD,), (BAD,))), mark
+
+
+def test_a_message_may_be_shown_and_not_compared(tmp_path: Path) -> None:
+    silent = {"role": "assistant", "content": "let me see", "weight": 0}
+    (one,) = read(tmp_path, {"prompt": "q", "chosen": [silent, USER, GOOD], "rejected": [BAD, USER, BAD]})
+    assert [message.get("train") for message in one.completions[0]] == [False, None, None]
+
+
 def test_what_a_tool_gave_belongs_to_the_answer_that_called_it(tmp_path: Path) -> None:
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
     sides = [[USER, call, {"role": "tool", "content": given}, GOOD] for given in ("1", "2")]

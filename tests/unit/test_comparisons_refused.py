@@ -15,6 +15,8 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected are equal"),
     ({"prompt": "q", "chosen": [GOOD], "rejected": [{**GOOD, "weight": 0}]}, "chosen and rejected are equal"),
     ({"prompt": "q", "chosen": [GOOD], "rejected": [{**BAD, "weight": 0.5}]}, "rejected has a message of weight 0.5"),
+    ({"chosen": [USER, {**GOOD, "weight": 0.5}, USER, GOOD], "rejected": [USER, BAD, USER, BAD]}, "chosen has a mess"),
+    ({"prompt": "q", "chosen": [GOOD], "rejected": [{**BAD, "train": False}]}, "rejected has no message that is comp"),
     ({"prompt": "q", "chosen": "a", "rejected": " "}, "rejected is empty"),
     ({"prompt": "q", "chosen": "", "rejected": "a"}, "chosen is empty"),
     ({"prompt": "q", "chosen": "a", "rejected": None}, "rejected is missing, expected text"),
@@ -64,6 +66,17 @@ def test_a_later_row_without_a_rejected_column_names_kto(tmp_path: Path) -> None
 def test_a_label_that_is_neither_true_nor_false(label: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows.jsonl:1: .* expected true or false"):
         list(read(tmp_path, {"prompt": "q", "completion": "a", "label": label}, unpaired=True))
+
+
+@pytest.mark.parametrize(
+    ("mark", "message"), [({"weight": 0.5}, "completion has a message of weight 0.5"), ({"train": False}, "no message")]
+)
+def test_a_completion_by_itself_that_counts_in_part_or_not_at_all(
+    mark: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    row = {"prompt": "q", "completion": [{**GOOD, **mark}], "label": True}
+    with pytest.raises(DataError, match=rf"rows.jsonl:1: .*{message}"):
+        list(read(tmp_path, row, unpaired=True))
 
 
 def test_equal_answers_of_two_rows_name_both(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 from ftk.core.errors import DataError
@@ -9,7 +10,8 @@ from ftk.core.types import Message
 from ftk.data.check.finding import Remark
 from ftk.data.formats import FORMATS, PREFERENCE_FORMATS, format_named, format_of, preference_format_named
 from ftk.data.formats.format import Format, FormatError, Reading
-from ftk.data.formats.judgement import Judgement
+from ftk.data.formats.judgement import Answer, Judgement, same
+from ftk.data.shared_prompt import check_compared, shared_length
 from ftk.data.source import SourceRow
 from ftk.data.system_message import SystemMessage, with_system
 from ftk.data.tool_calls import tool_fault
@@ -133,10 +135,10 @@ class RowReader:
             return CheckedRow(row.number, row.name, (Turn("text", value or ""),), answer=value or "")
         try:
             reading = _read(self._format, row.columns)
+            if isinstance(reading, Judgement):
+                return _judged(row, reading, self._system)
         except FormatError as error:
             return CheckedRow(row.number, row.name, fault=str(error))
-        if isinstance(reading, Judgement):
-            return _judged(row, reading, self._system)
         return _told(row, reading, self._system)
 
 
@@ -199,7 +201,14 @@ def _told(row: SourceRow, reading: Reading, system: SystemMessage | None) -> Che
 
 
 def _judged(row: SourceRow, judgement: Judgement, system: SystemMessage | None) -> CheckedRow:
+    """
+    Raises:
+        FormatError: its answers cannot be compared.
+    """
     answers = sorted(judgement.answers, key=lambda one: -one.rating)
+    if not answers:
+        return CheckedRow(row.number, row.name)
+    _check_judged(answers, judgement)
     asked = with_system(answers[0].prompt, system)
     turns = [Turn(message["role"], _text(message)) for message in asked]
     prompt = _joined(turns)
@@ -225,6 +234,24 @@ def _judged(row: SourceRow, judgement: Judgement, system: SystemMessage | None) 
         conversations=tuple((*with_system(one.prompt, system), *one.completion) for one in answers),
         tools=tuple(judgement.tools),
     )
+
+
+def _check_judged(ordered: Sequence[Answer], judgement: Judgement) -> None:
+    for one in ordered:
+        fault = tool_fault(one.messages, judgement.tools)
+        if fault is not None:
+            raise FormatError(fault)
+    if len(ordered) == 1:
+        check_compared(ordered[0].name, ordered[0].completion)
+    for better, worse in combinations(ordered, 2):
+        # Of a pair of equal texts, and of one without a side, checks of their own tell.
+        told = len(ordered) == 2 and (
+            same(better.messages, worse.messages) or not (better.completion and worse.completion)
+        )
+        if better.rating > worse.rating and not told:
+            border = shared_length(better, worse, who=f"{better.name} and {worse.name}")
+            for one in (better, worse):
+                check_compared(one.name, one.messages[border:])
 
 
 def _text(message: Message) -> str:

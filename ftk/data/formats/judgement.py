@@ -81,11 +81,12 @@ def number(value: Any, what: str) -> float:
 
 def same(one: Sequence[Message], other: Sequence[Message]) -> bool:
     """Whether messages say the same, whatever is marked as learned."""
-    return [_said(message) for message in one] == [_said(message) for message in other]
+    return unmarked(one) == unmarked(other)
 
 
-def _said(message: Message) -> Message:
-    return {key: value for key, value in message.items() if key != "train"}
+def unmarked(messages: Sequence[Message]) -> list[Message]:
+    """The messages without the marks of what is learned, and how much that weighs."""
+    return [{key: value for key, value in one.items() if key not in ("train", "weight")} for one in messages]
 
 
 def _prompt(value: Any) -> list[Message]:
