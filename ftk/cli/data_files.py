@@ -96,7 +96,9 @@ def convert(
     ] = "fold",
     turns: Annotated[
         Literal["refuse", "split", "drop"],
-        typer.Option("--turns", help="Several turns: an error, one row an answer, or such rows are left out."),
+        typer.Option(
+            "--turns", help="Turns that it cannot hold: an error, one row an answer, or such rows are left out."
+        ),
     ] = "refuse",
     tools: Annotated[
         Literal["refuse", "drop"],

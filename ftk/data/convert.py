@@ -69,13 +69,12 @@ def _without_tools(reading: Reading, policy: Policy, lost: Counter[str]) -> Read
 
 
 def _pieces(
-    messages: list[Message], turns: Literal["one", "last"], policy: Policy, lost: Counter[str]
+    messages: list[Message], turns: Literal["one", "pairs", "last"], policy: Policy, lost: Counter[str]
 ) -> list[list[Message]]:
     """The conversation whole where it fits, else one piece a learned answer."""
-    fits = _is_one_turn if turns == "one" else _learns_last_alone
+    fits, what = _FITS[turns]
     if fits(messages):
         return [messages]
-    what = "several turns, or none to learn" if turns == "one" else "several answers to learn"
     if policy.turns == "drop":
         lost[f"rows left out: {what}"] += 1
         return []
@@ -84,14 +83,20 @@ def _pieces(
         split = "" if policy.turns == "split" else "--turns split makes one row of each answer, "
         raise CannotHold(what, f"{split}--turns drop leaves them out")
     lost["rows split into one for each answer"] += 1
-    if turns == "one":
-        lost["new rows without the turns before them"] += len(pieces) - _is_asked_first(messages, pieces[0])
+    num_torn = 0 if turns == "last" else len(pieces) - _is_asked_first(messages, pieces[0])
+    if num_torn:
+        lost["new rows without the turns before them"] += num_torn
     return pieces
 
 
 def _is_one_turn(messages: Sequence[Message]) -> bool:
-    said = [message for message in messages if message["role"] != "system"]
-    return [message["role"] for message in said] == ["user", "assistant"] and said[1].get("train") is not False
+    return _is_pairs(messages) and sum(message["role"] == "user" for message in messages) == 1
+
+
+def _is_pairs(messages: Sequence[Message]) -> bool:
+    roles = [message["role"] for message in messages if message["role"] != "system"]
+    asked_in_turn = roles == ["user", "assistant"] * (len(roles) // 2)
+    return asked_in_turn and any(map(_is_learned, messages))
 
 
 def _learns_last_alone(messages: Sequence[Message]) -> bool:
@@ -101,6 +106,14 @@ def _learns_last_alone(messages: Sequence[Message]) -> bool:
         and not any(map(_is_learned, messages[:border]))
         and any(map(_is_learned, messages[border:]))
     )
+
+
+_FITS = {
+    "one": (_is_one_turn, "several turns, or none to learn"),
+    "pairs": (_is_pairs, "turns that are no pairs of question and answer, or none to learn"),
+    "last": (_learns_last_alone, "several answers to learn"),
+}
+"""By what a format holds of turns: whether a conversation is such, and what one is that is not."""
 
 
 def _is_learned(message: Message) -> bool:

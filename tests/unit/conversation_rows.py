@@ -48,7 +48,7 @@ HOLD = {
     # What each format holds without any loss.
     "messages": [ONE, SYSTEM, TURNS, UNLEARNED, CALLS],
     "sharegpt": [ONE, SYSTEM, TURNS, UNLEARNED],
-    "alpaca": [ONE, SYSTEM],
+    "alpaca": [ONE, SYSTEM, TURNS],
     "prompt_completion": [ONE, SYSTEM, UNLEARNED, CALLS],
     "context_question_answer": [ONE],
     "question_answer": [ONE],

@@ -125,16 +125,38 @@ def test_system_messages_are_folded_dropped_or_refused() -> None:
 def test_several_turns_are_refused_split_or_left_out() -> None:
     messages = [system("s"), *TURNS]
     with pytest.raises(CannotHold, match="several turns"):
-        converted(messages, "alpaca")
-    rows, lost = converted(messages, "alpaca", Policy(turns="split"))
-    assert rows == [
-        {"instruction": "q1", "input": "", "output": "a1", "system": "s"},
-        {"instruction": "q2", "input": "", "output": "a2", "system": "s"},
-    ]
-    assert lost == {"rows split into one for each answer": 1, "new rows without the turns before them": 1}
-    assert converted(messages, "alpaca", Policy(turns="drop")) == (
+        converted(messages, "question_answer")
+    rows, lost = converted(messages, "question_answer", Policy(turns="split"))
+    assert rows == [{"question": "s\n\nq1", "answer": "a1"}, {"question": "s\n\nq2", "answer": "a2"}]
+    assert lost["rows split into one for each answer"] == lost["new rows without the turns before them"] == 1
+    assert converted(messages, "question_answer", Policy(turns="drop")) == (
         [], {"rows left out: several turns, or none to learn": 1},
     )  # fmt: skip
+
+
+def test_alpaca_holds_pairs_of_turns_in_its_history() -> None:
+    (row,), lost = converted([system("s"), *TURNS, user("q3"), assistant("a3")], "alpaca")
+    history = [["q1", "a1"], ["q2", "a2"]]
+    assert row == {"instruction": "q3", "input": "", "output": "a3", "system": "s", "history": history}
+    assert lost == {}
+    # It has no word for what is not learned.
+    (row,), lost = converted(UNLEARNED, "alpaca")
+    assert (row["history"], lost) == ([["q1", "a1"]], {"marks of answers that are not learned": 1})
+    # What a system message within says goes before the question that follows it.
+    (row,), _ = converted([*TURNS[:2], system("t"), *TURNS[2:]], "alpaca")
+    assert (row["instruction"], row["history"]) == ("t\n\nq2", [["q1", "a1"]])
+
+
+def test_alpaca_splits_refuses_or_leaves_out_what_is_no_pairs_of_turns() -> None:
+    messages = [system("s"), *TURNS[:3], *TURNS[2:]]
+    with pytest.raises(CannotHold, match="turns that are no pairs of question and answer"):
+        converted(messages, "alpaca")
+    rows, lost = converted([*messages[:4], user("q3")], "alpaca", Policy(turns="split"))
+    assert rows == [{"instruction": "q1", "input": "", "output": "a1", "system": "s"}]
+    assert lost == {"rows split into one for each answer": 1}
+    assert converted(messages, "alpaca", Policy(turns="drop"))[0] == []
+    with pytest.raises(CannotHold, match="none to learn"):
+        converted(UNLEARNED[:2], "alpaca")
 
 
 def test_split_with_its_history_teaches_each_answer_once() -> None:

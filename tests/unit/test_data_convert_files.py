@@ -93,8 +93,8 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path, ftk_js
     assert "exists already. --force overwrites it" in refused(out="there.jsonl")
     assert (tmp_path / "there.jsonl").read_text() == "mine"
     assert "would be left out" in ftk_json(
-        "data", "convert", write(tmp_path / "t.jsonl", [{"messages": TURNS}]), "--to", "alpaca", "--turns", "drop",
-        "--out", tmp_path / "o.jsonl",
+        "data", "convert", write(tmp_path / "t.jsonl", [{"messages": TURNS}]), "--to", "question_answer",
+        "--turns", "drop", "--out", tmp_path / "o.jsonl",
     )["error"]["message"]  # fmt: skip
     assert not (tmp_path / "o.jsonl").exists()
     answer = ftk_json("data", "convert", input, "--to", "messages", "--out", tmp_path / "there.jsonl", "--force")

@@ -32,10 +32,19 @@ def _history(value: Any) -> list[Message]:
 
 
 def write(reading: Reading) -> dict[str, Any]:
-    """The whole question is the instruction; the input stays empty, since nothing says where one would begin."""
-    *system, question, answer = reading.messages
-    row = {"instruction": said(question), "input": "", "output": said(answer)}
-    return {**row, "system": said(system[0])} if system else row
+    """The whole question is the instruction; the input stays empty, since nothing says where one would begin.
+
+    Earlier turns go to `history`, which Stanford's own rows do not have.
+    """
+    messages = reading.messages
+    system = [said(message) for message in messages[:1] if message["role"] == "system"]
+    *earlier, question, answer = map(said, messages[len(system) :])
+    row: dict[str, Any] = {"instruction": question, "input": "", "output": answer}
+    if system:
+        row["system"] = system[0]
+    if earlier:
+        row["history"] = [list(pair) for pair in zip(earlier[::2], earlier[1::2], strict=True)]
+    return row
 
 
 ALPACA = Format(
@@ -43,5 +52,5 @@ ALPACA = Format(
     needs=("instruction", "output"),
     takes=("input", "system", "history"),
     read=read,
-    writer=Writer(write, system="first", turns="one", tools=False),
+    writer=Writer(write, system="first", turns="pairs", tools=False),
 )

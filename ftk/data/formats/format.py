@@ -30,8 +30,9 @@ class Writer:
     learned or names of speakers, it leaves out."""
     system: Literal["none", "first", "anywhere"]
     """Where system messages may stand."""
-    turns: Literal["one", "last", "all"]
-    """One question and its answer; earlier turns too, which are shown and not learned; or any turns."""
+    turns: Literal["one", "pairs", "last", "all"]
+    """One question and its answer; several in turn, which are learned; earlier turns too, which are shown and not
+    learned; or any turns."""
     tools: bool
     """Schemas of tools, calls of them, and what they gave."""
 
