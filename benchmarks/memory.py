@@ -1,6 +1,6 @@
 """What `ftk estimate-memory` says against what a training step takes. Writes memory.md.
 
-    python benchmarks/memory.py                    66 cells on the CPU
+    python benchmarks/memory.py                    69 cells on the CPU
     python benchmarks/memory.py --only 0,7,12      some of them
     python benchmarks/memory.py --ask-again        what is said is asked anew; measured peaks are kept
     python benchmarks/memory.py --device cuda      shapes of 1B and 8B parameters on a GPU
@@ -10,8 +10,8 @@ a cell counts.
 
 A cell is one shape of model under one choice of tuning, checkpointing, length, rows, optimizer and packing. Sixty are a
 seeded choice from the product of all choices, in which every pair of choices occurs; they compute in float32. Six more
-compute in bfloat16, on few tokens, as a CPU without instructions for it is slow. Models are small and random, with the
-proportions of the real ones.
+compute in bfloat16, on few tokens, as a CPU without instructions for it is slow, and three are LoRA over int8. Models
+are small and random, with the proportions of the real ones.
 
 Measured is the second step of the real parts of `ftk train`. On the CPU it is the peak of what the allocator has given
 out, from the profiler's memory events; weights, which were there before the profiler, are counted by their sizes. On

@@ -129,6 +129,13 @@ IN_BF16 = (
     ("qwen3_moe", "lora", False, 64, 1, "adamw", False),
 )
 """In the order of `CHOICES`."""
+IN_INT8 = (
+    ("llama", "int8", False, 256, 2, "adamw", False),
+    ("qwen2 tied", "int8", True, 128, 4, "adamw_8bit", False),
+    ("gpt_neox", "int8", True, 256, 1, "sgd", True),
+)
+"""LoRA over weights in eight bits, which the product of all choices is without."""
+QUANTIZATION = {"qlora": "nf4", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,7 @@ def choose_cells() -> list[Cell]:
         best = max(drawn, key=lambda one: sum(key not in seen for key in _parts(one)))
         seen.update(_parts(best))
         cells.append(Cell(*best, "fp32"))
-    return cells + [Cell(*one, "bf16") for one in IN_BF16]
+    return cells + [Cell(*one, "bf16") for one in IN_BF16] + [Cell(*one, "fp32") for one in IN_INT8]
 
 
 def _parts(one: tuple[Any, ...]) -> Iterator[tuple[tuple[int, Any], ...]]:
@@ -175,7 +182,7 @@ def recipe_for(cell: Cell, folder: Path) -> Recipe:
     """The recipe of a cell, of the model in a folder."""
     overrides = [
         f"tuning={'full' if cell.tuning == 'full' else 'lora'}",
-        f"quantization={'nf4' if cell.tuning == 'qlora' else 'null'}",
+        f"quantization={QUANTIZATION.get(cell.tuning, 'null')}",
         f"data.packing={str(cell.packed).lower()}",
         f"data.max_length={cell.length}",
         f"training.optimizer={cell.optimizer}",

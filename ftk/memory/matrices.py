@@ -86,10 +86,15 @@ def _base(tape: Tape, x: Tensor, by: Matrix, tokens: int) -> Tensor:
         return [found]
 
     is_row_wise = by.stored.block is None
-    # LLM.int8() holds its input in 16 and in 8 bits and the product in 32, and keeps the input by itself
-    # (`MatMul8bitLt` of bitsandbytes); four-bit weights are unpacked.
-    between = tape.new(3 * x.numel + 4 * numel if is_row_wise else plain)
+    # `MatMul8bitFp` and `MatMul8bitLt` of bitsandbytes keep the input by themselves.
     pinned = [x] if is_row_wise else []
+    if is_row_wise and tape.ledger.grain > 1:
+        # The input in 16 and in 8 bits, its magnitudes, and which of them are large; then sums in 32 and in 16 bits.
+        quantized = tape.new(6 * x.numel)
+        del quantized
+        between = tape.new(x.numel + 6 * numel)
+    else:
+        between = tape.new(plain)
     result = tape.apply([x], out=(numel, tape.compute_width), backward=backward, pinned=pinned)
     del between
     return cast(tape, result, given)

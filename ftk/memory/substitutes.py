@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ftk.memory.eight_bits import eight_bit_substitutes
+
 
 def substitutes(device: str, *, with_bitsandbytes: bool) -> dict[Any, Any]:
     """By operation; those of bitsandbytes only where it takes part, as importing it costs a second."""
@@ -17,6 +19,7 @@ def substitutes(device: str, *, with_bitsandbytes: bool) -> dict[Any, Any]:
         import bitsandbytes  # noqa: F401  # registers its operations
 
         found[torch.ops.bitsandbytes.gemm_4bit.default] = multiply_4bit
+        found |= eight_bit_substitutes()
         if device == "cpu":
             found[torch.ops.bitsandbytes.optimizer_update_8bit_blockwise.default] = update_8bit
     return found
