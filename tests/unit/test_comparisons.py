@@ -175,6 +175,8 @@ def test_rated_rows_are_grouped_by_prompt_wherever_they_stand(tmp_path: Path) ->
     comparisons = read(tmp_path, *rows)
     assert said(comparisons) == [("q", "b", "c"), ("q", "b", "a"), ("q", "c", "a"), ("r", "e", "d")]
     assert [one.row for one in comparisons] == [3, 3, 6, 5]  # where the better one stands
+    with_tools = {**row("s", "y", 2), "tools": [{"type": "function", "function": {"name": "f"}}]}
+    assert len(read(tmp_path, *rows, with_tools)) == 4  # another prompt, though its words are the same
     assert "6 rows, format rated_messages (found from the columns): 4 pairs; 1 prompts gave none" in str(
         comparisons.taken[0]
     )

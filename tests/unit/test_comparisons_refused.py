@@ -11,6 +11,7 @@ from ftk.data.formats import PREFERENCE_FORMATS
 from ftk.data.load import read_conversations
 from ftk.data.settings import Source
 
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected are equal"),
     ({"prompt": "q", "chosen": [GOOD], "rejected": [{**GOOD, "weight": 0}]}, "chosen and rejected are equal"),
@@ -28,6 +29,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"chosen": "a", "rejected": "b"}, "chosen has no prompt: give a column prompt"),
     ({"chosen": [GOOD], "rejected": [BAD]}, "chosen has no prompt"),
     ({"chosen": "\n\nAssistant: a", "rejected": "b"}, "chosen has no message of the user"),
+    ({"prompt": "q", "chosen": [CALL], "rejected": "b"}, "message 2 calls the tool f, and the row has no tools"),
     ({"prompt": "q", "ranked": ["a"]}, "ranked is not a list with at least two answers"),
     ({"prompt": "q", "ranked": ["a", "b", "a"]}, "answer 1 and answer 3 are equal"),
     ({"prompt": "q", "completions": ["a", "b"], "ratings": [1]}, "there are 2 completions and 1 ratings"),

@@ -88,6 +88,12 @@ def test_the_trunk_ends_before_a_token_of_the_prompt_that_an_answer_changes() ->
     assert row.weights_L.tolist() == [0, 0, 1, 1, 0, 1, 1]
 
 
+def test_a_prompt_of_which_no_token_is_left_is_an_error() -> None:
+    renderer = Renderer(straddling_tokenizer((":", "Ġ")))
+    with pytest.raises(DataError, match=r"^rows.jsonl:3: the row has no token of a prompt before its answers"):
+        render_branches(renderer, [pair("", "b", "c", row=3)])
+
+
 def test_answers_of_the_prompt_are_not_learned_and_all_of_a_long_completion_are() -> None:
     prompt = (user("a"), assistant("shown"), user("b"))
     completions = ((assistant("one"), user("c"), assistant("two")), (assistant("three"),))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from preference_stand_in import PAIRED, loss_of, pairs_of, singles_of, where_nothing_moved
+from preference_stand_in import DIVERGENCES, PAIRED, loss_of, pairs_of, singles_of, where_nothing_moved
 
 from ftk.objectives.preference.compared import Pairs
 from ftk.objectives.preference.dpo import dpo_loss
@@ -22,6 +22,10 @@ def sigmoid(x: float) -> float:
 def smooth(c: float, r: float, rc: float, rr: float, e: float = 0.2, beta: float = 0.1) -> float:
     margin = beta * ((c - rc) - (r - rr))
     return -(1 - e) * math.log(sigmoid(margin)) - e * math.log(1 - sigmoid(margin))
+
+
+def noisy(margin: float, e: float = 0.2) -> float:
+    return (-(1 - e) * math.log(sigmoid(margin)) + e * math.log(sigmoid(-margin))) / (1 - 2 * e)
 
 
 FORMULAS: dict[str, tuple[Any, Callable[..., float]]] = {
@@ -44,7 +48,11 @@ FORMULAS: dict[str, tuple[Any, Callable[..., float]]] = {
     "dpo_norm": ("dpo_norm", lambda c, r, rc, rr, n, m: -math.log(sigmoid(5 * ((c - rc) / n - (r - rr) / m)))),
     "robust": (
         {"name": "robust", "flip_probability": 0.2},
-        lambda c, r, rc, rr, n, m: (0.8 * smooth(c, r, rc, rr, 0) - 0.2 * smooth(c, r, rc, rr, 1)) / 0.6,
+        lambda c, r, rc, rr, n, m: noisy(0.1 * ((c - rc) - (r - rr))),
+    ),
+    "robust, js": (
+        {"name": "robust", "flip_probability": 0.2, "divergence": "js", "beta": 1},
+        lambda c, r, rc, rr, n, m: noisy(math.log(sigmoid(c - rc)) - math.log(sigmoid(r - rr))),
     ),
     "ipo": ("ipo", lambda c, r, rc, rr, n, m: ((c - rc) / n - (r - rr) / m - 5) ** 2),
     "ipo, sums": (
@@ -114,6 +122,35 @@ def test_dpo_pushes_most_where_the_order_is_wrong() -> None:
     (gradient_P,) = torch.autograd.grad(dpo_loss(*pairs[:4], beta=0.1).sum(), chosen_P)
     margin_P = 0.1 * ((chosen_P - pairs.ref_chosen_P) - (pairs.rejected_P - pairs.ref_rejected_P))
     torch.testing.assert_close(gradient_P, -0.1 * torch.sigmoid(-margin_P.detach()))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"divergence": one} for one in ("reverse_kl", *DIVERGENCES)),
+        {"name": "dpo_norm"},
+        {"name": "cpo"},
+        {"name": "simpo", "gamma": 0.7},
+        {"name": "ipo"},
+        {"name": "ipo", "length_normalized": False},
+    ],
+)
+def test_rewards_are_what_the_loss_compares(settings: Any) -> None:
+    """What is logged as rewards gives the loss again; the other losses take their rewards themselves."""
+    loss, pairs = loss_of({**settings, "beta": 0.3}), pairs_of(dtype=torch.float64)
+    if not loss.needs_reference:
+        pairs = pairs._replace(ref_chosen_P=torch.zeros_like(pairs[2]), ref_rejected_P=torch.zeros_like(pairs[3]))
+    chosen_P, rejected_P = loss.rewards(pairs)
+    margin_P = chosen_P - rejected_P
+    if loss.name == "ipo":
+        expected_P = (margin_P / 0.3 - 1 / 0.6) ** 2
+    else:
+        expected_P = -torch.nn.functional.logsigmoid(margin_P - getattr(loss, "gamma", 0))
+    torch.testing.assert_close(loss.losses(pairs), expected_P, rtol=1e-9, atol=1e-9)
+    # Nothing that a side has gained or lost is told of the other.
+    moved = pairs._replace(rejected_P=pairs.rejected_P - 1)
+    torch.testing.assert_close(loss.rewards(moved)[0], chosen_P, rtol=0, atol=0)
+    assert (loss.rewards(moved)[1] < rejected_P).all()
 
 
 @pytest.mark.parametrize("name", PAIRED)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -115,6 +116,9 @@ def test_figures_of_completions_by_themselves() -> None:
             "kl": 2,
         }
     )
+    # As the loss takes part of it, never below 0.
+    grown = [replace(one, columns={**one.columns, "reference_logps": np.zeros(2, np.float32)}) for one in SINGLES]
+    assert figures_of(objective_of("kto"), batch_of(*grown))["kl"] == 0
     desirable_alone = figures_of(objective_of("kto"), batch_of(SINGLES[0]))
     assert desirable_alone.keys() == {"rewards_chosen", "logps_chosen", "kl"}
     assert objective_of("kto").figures({}) == {}
