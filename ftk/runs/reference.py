@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ftk.core.mode import evaluating
-from ftk.core.types import Batch, Examples
+from ftk.core.types import REFERENCE_LOGPS, Batch, Examples
 from ftk.data.cache import default_cache_folder
 from ftk.data.collate import collate
 from ftk.data.deal import deal
@@ -38,11 +38,11 @@ from ftk.runs.tuned_model import StartModel
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-COLUMN = "reference_logps"
-"""Sum of log-probabilities of each completion in nats, [N, K]: chosen and rejected, or own and what lies aside."""
 ROWS_PER_PART = 256
 """Rows after which their figures are on the disk: what an interrupted pass loses at most."""
 SECONDS_BETWEEN_WORDS = 30.0
+_COMPUTED_WITH = ("torch", "transformers", "peft", "bitsandbytes")
+"""Packages of which another version may give other figures."""
 
 Say = Callable[[str], None]
 FoundT = TypeVar("FoundT")
@@ -77,7 +77,7 @@ def with_reference(
         logps_NK = reference_logps(
             scoring, examples, cache=cache, pad_token_id=data.pad_token_id, accelerator=accelerator, say=say
         )
-        return replace(part, examples=replace(examples, columns={**examples.columns, COLUMN: logps_NK}))
+        return replace(part, examples=replace(examples, columns={**examples.columns, REFERENCE_LOGPS: logps_NK}))
 
     train = referred(data.train, recipe.data.train)
     return replace(data, train=train, eval=referred(data.eval, recipe.data.eval) if data.eval is not None else None)
@@ -92,7 +92,7 @@ def reference_logps(
     accelerator: "Accelerator",
     say: Say,
 ) -> NDArray[np.float32]:
-    """Sum of log-probabilities of each completion in nats, [N, K].
+    """Sum of log-probabilities in nats, [N, K], of chosen and rejected, or of its own completion and what lies aside.
 
     A part's batches are the same on any number of processes, so that a pass that goes on elsewhere gives the same
     figures.
@@ -178,7 +178,7 @@ def _scored(scoring: nn.Module, batch: Batch, num_completions: int) -> NDArray[n
 
 
 def _precision(start: StartModel, recipe: Recipe, accelerator: "Accelerator") -> str:
-    versions = {name: version for name, version in packages().items() if name in ("torch", "transformers", "peft")}
+    versions = {name: version for name, version in packages().items() if name in _COMPUTED_WITH}
     kernels = start.causal_lm.config.get_text_config()._attn_implementation
     stored = sorted({str(parameter.dtype) for parameter in start.causal_lm.parameters()})
     quantization = recipe.quantization.model_dump(mode="json") if recipe.quantization else None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapter_files import make_adapter
 from preference_rows import (
     NUM_PAIRS,
     ONE_STEP,
@@ -58,6 +59,19 @@ def test_the_reference_of_an_adapter_is_the_base_with_it(
     again = ftk_json("eval", tmp_path / "run", "--data", rows_file)
     held_out = ftk_json("eval", answers, "--data", rows_file)
     assert again["metrics"]["loss"] == pytest.approx(held_out["metrics"]["loss"], abs=0.2)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_an_adapter_that_took_its_part_out_of_the_base_is_not_switched_off(
+    recipe: Path, model: Path, tmp_path: Path, ftk_json: Ftk, init: str
+) -> None:
+    """The base without it is no model that was ever there."""
+    start = make_adapter(model, tmp_path / "start", init_lora_weights=init)
+    answer = ftk_json("train", recipe, *ONE_STEP, "--model", start, "tuning=lora", "evaluation.before=true")
+    assert answer["exit_code"] == 0, answer["stderr"]
+    assert answer["evaluation"]["before"]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert answer["evaluation"]["before"]["kl"] == pytest.approx(0, abs=1e-5)
 
 
 def test_an_adapter_of_other_settings_is_refused(recipe: Path, rows_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
@@ -163,6 +177,17 @@ def test_a_cache_of_another_model_or_other_rows_is_not_used_and_that_is_said(
     answer = ftk_json("train", recipe, *ONE_STEP, "--fresh")
     assert f"{said} other rows: computed anew" in answer["stderr"]
     assert steps_of(Path(answer["run_folder"]))[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("package", ["torch", "bitsandbytes"])
+def test_a_cache_that_another_version_made_is_not_used_and_that_is_said(
+    recipe: Path, ftk_json: Ftk, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    ftk_json("train", recipe, *ONE_STEP)
+    versions = {**reference.packages(), package: "0.0.1"}
+    monkeypatch.setattr(reference, "packages", lambda: versions)
+    answer = ftk_json("train", recipe, *ONE_STEP, "--fresh")
+    assert "were made from another precision or version: computed anew" in answer["stderr"]
 
 
 def test_a_cache_that_was_moved_or_damaged_is_not_believed(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ftk.core.types import Batch, Terms, TokenScores
+from ftk.core.types import REFERENCE_LOGPS, Batch, Terms, TokenScores
 from ftk.numerics.completions import completion_lengths, completion_sums
 from ftk.objectives.preference.compared import PairLoss, Pairs, SingleLoss, Singles
 from ftk.objectives.router import router_statistics, router_term
@@ -167,4 +167,4 @@ def _reference(logps_BL: Tensor, batch: Batch, num_columns: int) -> Tensor:
     """Log-probability of each completion by the model as the training began, shape [N, K]."""
     if batch.num_examples == 0:
         return logps_BL.new_zeros(0, num_columns)
-    return batch.columns["reference_logps"].to(logps_BL)
+    return batch.columns[REFERENCE_LOGPS].to(logps_BL)
