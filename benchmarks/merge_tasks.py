@@ -28,10 +28,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", default="runs/merge_tasks", help="where finished steps are kept")
     parser.add_argument("--page", default=str(Path(__file__).with_suffix(".md")), help="the page that is written")
+    parser.add_argument("--apart", action="store_true", help="merge models without the common start too")
     arguments = parser.parse_args()
     folder = Path(arguments.folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    sections = plan(folder)
+    sections = plan(folder, apart=arguments.apart)
     results: dict[str, dict[str, Any]] = {}
     for models in sections.values():
         for model in models:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from merge_tasks_plan import EPOCHS, HEALING_STEPS, NUM_EVAL, NUM_PRIMER, NUM_TRAIN, TASKS, Model
+from merge_tasks_plan import APART, EPOCHS, HEALING_STEPS, NUM_EVAL, NUM_PRIMER, NUM_TRAIN, TASKS, Model
 from transformers import AutoTokenizer
 
 
@@ -58,8 +58,8 @@ def page(sections: dict[str, list[Model]], results: dict[str, dict[str, Any]], f
         f"{platform.python_version()}, torch {version('torch')}, transformers {version('transformers')}, float32.",
         f"ftk://tiny, three tasks of {NUM_TRAIN} rows, {EPOCHS} epochs of each, every weight tuned; half the learning "
         "rate of recipes/quickstart.yaml and the rest as there, one seed.",
-        f"All models but those of one section begin with a common start that has seen {NUM_PRIMER} rows of each task: "
-        "it knows that sentences become JSON, and does none of the tasks well.",
+        f"All models{' but those of one section' if APART in sections else ''} begin with a common start that has seen "
+        f"{NUM_PRIMER} rows of each task: it knows that sentences become JSON, and does none of the tasks well.",
         f"Figures are exact matches of {NUM_EVAL} held-out rows a task, about a third of them with words that no "
         "training row has; in brackets the share of right fields. One row is a point.",
     ]
@@ -121,12 +121,12 @@ def findings(sections: dict[str, list[Model]], results: dict[str, dict[str, Any]
                 f"reaches ({', '.join(f'{task} {of(best.name, task)}' for task in tasks)})"
                 f"{', the best of those tried' if len(candidates) > 1 else ''}."
             )
-    apart = sections["Orders and contacts merged, without the common start"]
-    best = max(apart[3:], key=lambda one: min(metric(results[one.name], task) for task in TASKS[:2]))
-    lines.append(
-        f"- Without the common start {best.title} is the best: orders {of(best.name, 'orders')}, contacts "
-        f"{of(best.name, 'contacts')}."
-    )
+    if APART in sections:
+        best = max(sections[APART][3:], key=lambda one: min(metric(results[one.name], task) for task in TASKS[:2]))
+        lines.append(
+            f"- Without the common start {best.title} is the best: orders {of(best.name, 'orders')}, contacts "
+            f"{of(best.name, 'contacts')}."
+        )
     last = sections["A task subtracted"]
     lines += [
         f"- {one.title.capitalize()}: orders {of(one.name, 'orders')}, contacts {of(one.name, 'contacts')}, events "

@@ -58,8 +58,16 @@ class Model:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def plan(folder: Path) -> dict[str, list[Model]]:
-    """All models by the section of the page in which they stand, each after those that it is made of."""
+APART = "Orders and contacts merged, without the common start"
+
+
+def plan(folder: Path, *, apart: bool) -> dict[str, list[Model]]:
+    """All models by the section of the page in which they stand, each after those that it is made of.
+
+    Args:
+        folder: where they are kept.
+        apart: whether models that share no more than ftk://tiny are merged too.
+    """
     tiny = Model("tiny", "ftk://tiny", "", TINY)
     base = tuned(
         folder, "primer", f"the common start: {NUM_PRIMER} rows of each", tiny, list(TASKS), num_rows=NUM_PRIMER
@@ -73,15 +81,15 @@ def plan(folder: Path) -> dict[str, list[Model]]:
     healed = tuned(
         folder, "healed", f"the same after {HEALING_STEPS} steps on orders", upscaled, ["orders"], healing=True
     )
-    apart = [tuned(folder, f"tiny_{task}", f"{task} from ftk://tiny", tiny, [task]) for task in TASKS[:2]]
-    return {
+    strangers = [tuned(folder, f"tiny_{task}", f"{task} from ftk://tiny", tiny, [task]) for task in TASKS[:2]]
+    sections = {
         "Tuned": [base, *three, second, third, joint],
         "Orders and contacts merged": mixed(folder, "two", base, two),
         "All three merged": mixed(folder, "three", base, three),
-        "Orders and contacts merged, without the common start": [tiny, *apart, *mixed(folder, "tiny_two", tiny, apart)],
         "A task subtracted": [subtracted(folder, base, joint, alone["orders"], share) for share in (0.25, 0.5, 0.75)],
         "Stacked": [upscaled, healed],
     }
+    return sections | ({APART: [tiny, *strangers, *mixed(folder, "tiny_two", tiny, strangers)]} if apart else {})
 
 
 def tuned(

@@ -237,7 +237,7 @@ def _explained(error: yaml.MarkedYAMLError) -> str:
     elif "expected ',' or" in problem or "while parsing a flow" in (error.context or ""):
         hint = ". Is a bracket, a brace or a quote left open?"
     elif "expected a single document" in problem or "but found another document" in problem:
-        return "a second document (---) starts here. A recipe is one document"
+        return "a second document (---) starts here. A file holds one"
     elif "found undefined alias" in problem:
         hint = ". Text that starts with * needs quotes"
     return f"not valid YAML: {problem}{hint}"
