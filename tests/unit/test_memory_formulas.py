@@ -6,7 +6,7 @@ import torch
 from ftk.core.errors import RecipeError
 from ftk.memory.communication import buffer_bytes, shares
 from ftk.memory.flops import Work, flops_per_token
-from ftk.memory.gpus import find_gpu, fitting
+from ftk.memory.gpus import GPUS, find_gpu, fitting
 from ftk.memory.kv_cache import kv_cache_bytes
 from ftk.memory.parameters import inventory
 from ftk.memory.rule_of_thumb import inference_bytes, training_bytes
@@ -134,11 +134,21 @@ def test_six_operations_a_weight_and_token() -> None:
 
 
 def test_gpus_are_found_by_name_and_by_room() -> None:
-    assert find_gpu("nvidia geforce rtx-4090").memory_bytes == 24 * 2**30
+    assert find_gpu("nvidia geforce rtx-4090").name == "RTX 4090"
     with pytest.raises(RecipeError, match="Did you mean RTX 4090"):
         find_gpu("RTX 4091")
     assert find_gpu("H100").name == "H100 80GB"
+    assert find_gpu("H100 NVL").name == find_gpu("h100n").name == "H100 NVL"
     with pytest.raises(RecipeError, match="may be any of A100 40GB, A100 80GB"):
         find_gpu("A100")
     assert fitting(25 * 2**30)[0].name == "RTX 5090"
     assert fitting(2**50) == []
+
+
+def test_gpus_have_a_little_less_than_they_are_sold_with() -> None:
+    sold = {"T4": 16, "A10": 24, "L4": 24, "RTX 4090": 24, "A100 40GB": 40, "A40": 48, "L40S": 48, "RTX A6000": 48}
+    sold |= {"A100 80GB": 80, "H100 80GB": 80, "H100 NVL": 94, "H200": 141, "MI300X": 192}
+    for name, gib in sold.items():
+        assert 0.9 <= find_gpu(name).memory_bytes / (gib * 2**30) < 1, name
+    memories = [gpu.memory_bytes for gpu in GPUS]
+    assert memories == sorted(memories)

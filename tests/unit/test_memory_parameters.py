@@ -119,3 +119,4 @@ def test_ids_are_found_in_any_case_and_by_the_names_of_tuned_variants() -> None:
     assert catalogue.look_up("qwen/qwen3-8b-base") == known
     assert catalogue.look_up("no/such-model") is None
     assert catalogue.near("meta-lama/Llama-3.1-8B")[0] == "meta-llama/Llama-3.1-8B"
+    assert catalogue.near("meta-llama/llama-3-8b")[0] == "meta-llama/Meta-Llama-3-8B"

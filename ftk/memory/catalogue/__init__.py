@@ -24,8 +24,10 @@ def near(name: str) -> list[str]:
     ids = _ids()
     lower = name.lower()
     by_name = {known.rsplit("/", 1)[-1]: known for known in ids}
-    found = [ids[close] for close in difflib.get_close_matches(lower, ids, n=3, cutoff=0.7)]
     last = lower.rsplit("/", 1)[-1]
+    # Names that the one asked for is the end of, such as meta-llama-3-8b of llama-3-8b, are nearer than any letters.
+    found = [ids[known] for end, known in by_name.items() if end.endswith(f"-{last}")]
+    found += [ids[close] for close in difflib.get_close_matches(lower, ids, n=3, cutoff=0.7)]
     found += [ids[by_name[close]] for close in difflib.get_close_matches(last, by_name, n=3, cutoff=0.6)]
     return list(dict.fromkeys(found))[:3]
 

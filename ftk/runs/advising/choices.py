@@ -10,7 +10,12 @@ from ftk.runs.advising.data_look import DataLook
 SMALL_MODEL = 100_000_000
 """Parameters below which adapters spare nothing worth having, and learning rates are higher."""
 ROWS_FOR_FULL = 100_000
-"""Rows from which all weights learn more than adapters hold. Source: Schulman et al. 2025, "LoRA Without Regret"."""
+"""Rows from which all weights learn more than adapters of customary ranks hold.
+
+Derivation: learned text holds about a bit a token (Schulman et al. 2025, "LoRA Without Regret"), and a weight about two
+(Allen-Zhu and Li 2024, arXiv:2404.05405). Adapters of rank 16 on all matrices have 11 million weights in Llama 3.2 1B
+and 42 million in Llama 3.1 8B: they are full after 22 and 84 million learned tokens, which so many rows have at 220 and
+840 learned tokens each."""
 LONGEST_FREE = 1024
 """Rows up to so many tokens are taken whole, whatever the others are."""
 SHORT_ANSWER = 64
