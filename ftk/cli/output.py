@@ -103,6 +103,11 @@ def _ending(work: Callable[[], object]) -> Ending:
         if _reader_has_left():
             raise
         return _defect()
+    except SystemExit as end:
+        # rich leaves by itself, with 1, where the reader has left.
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
+        raise
     except Exception:
         return _defect()
     return Ending(ExitCode.DONE, result)

@@ -179,7 +179,10 @@ def test_typer_exit_is_taken(call):
     assert call(command)[0] == 4
 
 
-@pytest.mark.parametrize("words", [["recipe", "schema"], ["recipe", "schema", "--json"], ["--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [["recipe", "schema"], ["recipe", "schema", "--json"], ["--help"], ["estimate-memory", "--params", "13B"]],
+)
 @pytest.mark.parametrize("flags", ["", "-u"])
 def test_a_closed_pipe_is_quiet(words, flags):
     # The reader leaves before anything is written, and whether Python buffers must not matter.
