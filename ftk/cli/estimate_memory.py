@@ -33,6 +33,10 @@ def command(
         float | None, typer.Option("--utilisation", help="Part of its peak that is reached; by default 0.4.")
     ] = None,
     price: Annotated[float | None, typer.Option("--price", help="Dollars an hour for one device.")] = None,
+    rollout: Annotated[
+        str | None,
+        typer.Option("--rollout", help="Answers drawn together as GRPO does, such as 8 or 8x1024 (tokens of each)."),
+    ] = None,
     fit: Annotated[str | None, typer.Option("--fit", help="Find what makes it fit into so much, such as 24GB.")] = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="The same for a GPU, such as 'RTX 4090'.")] = None,
     write: Annotated[
@@ -64,7 +68,7 @@ def command(
         given |= {"--checkpointing": checkpointing, "--processes": processes, "--strategy": strategy}
         given |= {"--device": device, "--tokens": tokens, "--on": on, "--utilisation": utilisation, "--price": price}
         given |= {"--fit": fit, "--gpu": gpu, "--write": write, "--compare": compare, "--sweep": sweep}
-        given |= {"--picture": picture, "--simulate": simulate or None}
+        given |= {"--picture": picture, "--simulate": simulate or None, "--rollout": rollout}
         answer = bare_count(params, dtype=dtype or "bf16", optimizer=optimizer or "adamw", others=given)
         print_estimate(params, answer)
         return answer.as_json()
@@ -90,6 +94,7 @@ def command(
         on=on,
         utilisation=utilisation,
         price=price,
+        rollout=rollout,
     )
     if simulate and any((fit, gpu, write, compare, sweep)):
         from ftk.core.errors import RecipeError

@@ -15,7 +15,7 @@ from ftk.memory.norms import normed
 from ftk.memory.operations import joined, scale
 from ftk.memory.parameters import Inventory
 from ftk.memory.setup import Setup
-from ftk.memory.stored import adapter_weights, trained_sizes, weights_bytes
+from ftk.memory.stored import adapter_weights, decayed_sizes, trained_sizes, weights_bytes
 from ftk.memory.tape import Parameter, Tape, Tensor
 
 WORKSPACE_BYTES = 4096 * 1024 * 2 + 16 * 1024 * 8
@@ -64,13 +64,8 @@ def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) 
     }
     for kind, num_bytes in held.items():
         ledger.take(kind, 0 if share.on_host else round(num_bytes))
-    ledger.take(
-        "overhead",
-        buffer_bytes(architecture, setup) + (WORKSPACE_BYTES + CONTEXT_BYTES if setup.device == "cuda" else 0),
-    )
-    # Parameters are updated one after another, beside the gradients of all.
-    largest = max((setup.update_bytes(size) for size in trained_sizes(weights, setup.adapter)), default=0)
-    _step(ledger, architecture, setup, share, update_bytes=round(largest * share.optimizer))
+    ledger.take("overhead", buffer_bytes(architecture, setup) + overhead_bytes(setup))
+    _step(ledger, architecture, setup, share, update_bytes=round(_update_bytes(weights, setup, share)))
     held_at_peak = ledger.peak
     activations = {kind: held_at_peak.get(kind, 0) for kind in ACTIVATIONS}
     names = ("weights", "adapter", "gradients", "optimizer", "logits", "overhead")
@@ -78,6 +73,21 @@ def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) 
     gradients = 4 * (added if setup.adapter else weights.total) * share.gradients
     host = round(sum(held.values()) + gradients) if share.on_host else 0
     return Peak(peak, ledger.peak_moment, activations, host)
+
+
+def overhead_bytes(setup: Setup) -> int:
+    """What the process takes of the device beside tensors."""
+    return WORKSPACE_BYTES + CONTEXT_BYTES if setup.device == "cuda" else 0
+
+
+def _update_bytes(weights: Inventory, setup: Setup, share: Shares) -> float:
+    """What the update takes for the while, beside the gradients of all."""
+    # Parameters are updated one after another.
+    largest = max((setup.update_bytes(size) for size in trained_sizes(weights, setup.adapter)), default=0)
+    decayed = decayed_sizes(weights, setup.adapter) if setup.decay_copies != "none" else []
+    # Sharded tensors are not taken together (`_default_to_fused_or_foreach` of torch/optim/optimizer.py).
+    at_once = sum(decayed) if setup.decay_copies == "all" and not share.gathers else max(decayed, default=0)
+    return max(largest, 4 * at_once) * share.optimizer
 
 
 def _step(ledger: Ledger, architecture: Architecture, setup: Setup, share: Shares, *, update_bytes: int) -> None:

@@ -1,12 +1,11 @@
 """What can be said of a bare number of parameters: the rule of thumb."""
 
 from collections.abc import Mapping
-from typing import TypeVar
 
 from ftk.core.errors import RecipeError
 from ftk.memory.estimate import Estimate, Inference, MemoryBytes, PerDevice
 from ftk.memory.rule_of_thumb import STATES, rule_of_thumb
-from ftk.memory.units import parse_count
+from ftk.memory.units import one_of, parse_count
 
 NUMBER_BYTES = {
     "fp32": 4.0,
@@ -19,8 +18,6 @@ NUMBER_BYTES = {
     "int4": 0.5,
     "nf4": 0.5,
 }
-Value = TypeVar("Value")
-
 OPTIMIZERS = {"adamw": "adam", "adam": "adam", "sgd": "sgd", "momentum": "momentum"}
 
 
@@ -41,8 +38,8 @@ def bare_count(params: str, *, dtype: str, optimizer: str, others: Mapping[str, 
             place="--params",
         )
     parameters = parse_count(params, place="--params")
-    width = _known(dtype, NUMBER_BYTES, "--dtype")
-    states = STATES[_known(optimizer, OPTIMIZERS, "--optimizer")]
+    width = one_of(dtype, NUMBER_BYTES, place="--dtype")
+    states = STATES[one_of(optimizer, OPTIMIZERS, place="--optimizer")]
     rule = rule_of_thumb(parameters, parameters, weight_bytes=width, states=states)
     weights, moved = rule["weights_bytes"], rule["gradients_and_states_bytes"]
     gradients = moved // (1 + states)
@@ -51,7 +48,7 @@ def bare_count(params: str, *, dtype: str, optimizer: str, others: Mapping[str, 
         parameters=parameters,
         trainable_parameters=parameters,
         active_parameters=parameters,
-        inference=Inference(weights, rule["inference_bytes"] - weights, rule["inference_bytes"]),
+        inference=Inference(weights, None, rule["inference_bytes"]),
         training=training,
         per_device=PerDevice(1, "ddp", training),
         rule_of_thumb=rule,
@@ -60,12 +57,8 @@ def bare_count(params: str, *, dtype: str, optimizer: str, others: Mapping[str, 
         activations={},
         work={},
         gpus=(),
-        notes=("activations, the output head and buffers are left out: they need an architecture (--model)",),
+        notes=(
+            "activations, the output head and buffers are left out: they need an architecture (--model)",
+            "the fifth above the weights to serve stands for keys, values and activations together",
+        ),
     )
-
-
-def _known(word: str, known: Mapping[str, Value], place: str) -> Value:
-    found = known.get(word.lower())
-    if found is None:
-        raise RecipeError(f"{word!r} is not known. Expected one of {', '.join(known)}", place=place)
-    return found

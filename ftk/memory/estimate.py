@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ftk.memory.rollout import Rollout
 
 Method = Literal["rule_of_thumb", "analytic", "simulated"]
 """How an answer was found: by a formula of thumb, summed from the shapes, or by following every allocation."""
@@ -41,12 +44,12 @@ class Inference:
     """Bytes to generate with the model."""
 
     weights: int
-    kv_cache: int
-    """Keys and values of all rows at full length."""
+    kv_cache: int | None
+    """Keys and values of all rows at full length; None where a bare number of parameters does not tell them."""
     total: int
     """Both, and what one step of decoding needs for the while."""
 
-    def as_json(self) -> dict[str, int]:
+    def as_json(self) -> dict[str, int | None]:
         """`weights_bytes`, `kv_cache_bytes`, `total_bytes`."""
         return {"weights_bytes": self.weights, "kv_cache_bytes": self.kv_cache, "total_bytes": self.total}
 
@@ -93,6 +96,8 @@ class Estimate:
     """Operations, and time and price at a stated pace: an estimate."""
     gpus: tuple[Mapping[str, Any], ...]
     """GPUs of the built-in list that hold what each device holds, with the room that is left; the smallest first."""
+    rollout: "Rollout | None" = None
+    """Answers drawn between steps; None where none were asked about."""
     notes: tuple[str, ...] = ()
     """What the reader should know of how the figures came about."""
 
@@ -104,6 +109,7 @@ class Estimate:
             "active_parameters": self.active_parameters,
             "inference": self.inference.as_json(),
             "training": self.training.as_json(),
+            "rollout": self.rollout.as_json() if self.rollout is not None else None,
             "per_device": self.per_device.as_json(),
             "rule_of_thumb": dict(self.rule_of_thumb),
             "method": self.method,

@@ -13,10 +13,17 @@ UNKNOWN_GPU = 80 * 2**30
 """Memory of the device where none is named: its sixteenth bounds the logits that are kept."""
 
 
+def budget_of(setup: Setup, vocabulary: int) -> Budget:
+    """How much memory logits may take in a step."""
+    if setup.loss_chunk is not None:
+        return Budget.of_chunk(setup.loss_chunk, vocabulary)
+    return Budget.for_memory(setup.device, setup.device_bytes or UNKNOWN_GPU, vocabulary)
+
+
 def scored(tape: Tape, hidden: Tensor, head: Matrix, *, setup: Setup, soft_cap: bool) -> list[Tensor]:
     """Log-probabilities of all scored tokens, a tensor for each chunk; `hidden` holds their states."""
     vocabulary, width = head.out_features, head.in_features
-    budget = Budget.for_memory(setup.device, setup.device_bytes or UNKNOWN_GPU, vocabulary)
+    budget = budget_of(setup, vocabulary)
     chunk, kept_bytes = budget.chunk_tokens, budget.kept_bytes
     is_trained = head.weight.trained or head.down is not None
     found = []

@@ -79,7 +79,11 @@ class Setup:
     """Bytes that the optimizer keeps for one trained parameter of so many weights."""
     update_bytes: Callable[[int], int] = _in_place
     """Bytes that it takes for the while to update one of so many."""
+    decay_copies: Literal["none", "each", "all"] = "none"
+    """Gradients to which weight decay is added in a copy: none, one after another, or all at once."""
     checkpointing: bool = False
+    loss_chunk: int | None = None
+    """Tokens whose logits exist at once; None for what suits the device."""
     accumulates: bool = False
     """Whether a step has several micro-batches, between which gradients stay."""
     attention: Attention = "sdpa"

@@ -1,6 +1,7 @@
 """Bytes of weights as they are stored: plain numbers, or a quantized format with its constants."""
 
 import math
+from dataclasses import replace
 
 from ftk.memory.parameters import Inventory
 from ftk.memory.setup import Adapter, Stored
@@ -65,6 +66,16 @@ def trained_sizes(weights: Inventory, adapter: Adapter | None) -> list[int]:
         sides = [(one, side) for one in weights.fused for side in (one.in_features, one.out_features)]
         sizes += [adapter.rank * one.num_experts * side for one, side in sides]
     return sizes + _copies(weights, adapter)
+
+
+def decayed_sizes(weights: Inventory, adapter: Adapter | None) -> list[int]:
+    """Of these, those that weight decay acts on: matrices, but no embeddings (`ftk.train.optimizers.is_decayed`)."""
+    if adapter is not None:
+        copied = [weights.head.num_weights] if "head" in adapter.beside and weights.head and not weights.tied else []
+        return trained_sizes(weights, replace(adapter, decomposed=False, beside=frozenset())) + copied
+    head = [] if weights.head is None or weights.tied else [weights.head.num_weights]
+    matrices = [linear.num_weights for linear in weights.linears] + [one.num_weights for one in weights.fused]
+    return [*head, *matrices, *weights.others]
 
 
 def _copies(weights: Inventory, adapter: Adapter) -> list[int]:

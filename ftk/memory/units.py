@@ -1,7 +1,9 @@
-"""Sizes as people write them: 24GB, 24GiB, 80g; 13B for parameters; 32k for tokens."""
+"""Sizes as people write them: 24GB, 24GiB, 80g; 13B for parameters; 32k for tokens; and words of a short list."""
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import TypeVar
 
 from ftk.core.errors import RecipeError
 
@@ -9,6 +11,7 @@ _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _GROUPED = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?"
 """Digits by threes. A comma anywhere else may stand for a decimal point, and is not read."""
+Value = TypeVar("Value")
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 
@@ -39,6 +42,18 @@ def parse_count(text: str, *, place: str) -> int:
     if number != int(number):
         raise RecipeError(f"{text!r} is no whole number. Expected such as 13B, 350M or 7000000000", place=place)
     return _positive(int(number), text, place=place)
+
+
+def one_of(word: str, known: Mapping[str, Value], *, place: str) -> Value:
+    """What a word stands for, in any case of letters.
+
+    Raises:
+        RecipeError: it is none of the known ones; tells them.
+    """
+    found = known.get(word.lower())
+    if found is None:
+        raise RecipeError(f"{word!r} is not known. Expected one of {', '.join(known)}", place=place)
+    return found
 
 
 def shown(num_bytes: float) -> str:

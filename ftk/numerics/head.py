@@ -69,6 +69,11 @@ class Budget:
             return cls(chunk_tokens=max(1024, 2**29 // token_bytes), kept_bytes=total_bytes // 16)
         return cls(chunk_tokens=max(256, 2**24 // token_bytes), kept_bytes=2**27)
 
+    @classmethod
+    def of_chunk(cls, chunk_tokens: int, vocabulary_size: int) -> "Budget":
+        """No more than so many tokens' logits at any time."""
+        return cls(chunk_tokens=chunk_tokens, kept_bytes=4 * vocabulary_size * chunk_tokens)
+
 
 def reference_scores(logits_TV: Tensor, targets_T: Tensor) -> HeadScores:
     """The definition, on a full matrix of logits: what every faster path is tested against."""

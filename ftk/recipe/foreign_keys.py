@@ -172,6 +172,8 @@ RENAMED: dict[str, str] = {
     "mixed_precision": "training.precision",
     "gradient_checkpointing": "training.activation_checkpointing",
     "activation_checkpoint": "training.activation_checkpointing",
+    "chunked_cross_entropy": "training.loss_chunk",
+    "chunked_ce": "training.loss_chunk",
     "torch_compile": "training.compile",
     "logging_steps": "training.log_every",
     "report_to": "training.trackers",

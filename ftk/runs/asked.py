@@ -7,7 +7,7 @@ from typing import cast
 from ftk.core.errors import RecipeError
 from ftk.memory.gpus import find_gpu
 from ftk.memory.setup import STRATEGIES
-from ftk.memory.units import parse_count
+from ftk.memory.units import one_of, parse_count
 from ftk.recipe.load import LoadedRecipe, load_recipe
 from ftk.recipe.load_values import recipe_of
 from ftk.runs.estimate import Device, Pace, Question, question
@@ -43,6 +43,7 @@ class Flags:
     on: str | None = None
     utilisation: float | None = None
     price: float | None = None
+    rollout: str | None = None
 
     def refuse_pace(self, why: str, *names: str) -> None:
         """
@@ -54,8 +55,8 @@ class Flags:
             raise RecipeError(f"--{given} {why}", place=f"--{given}")
 
 
-PACE = ("tokens", "on", "utilisation", "price")
-"""Flags about work, time and price."""
+PACE = ("tokens", "on", "utilisation", "price", "rollout")
+"""Flags about what one estimate tells beside the bytes of training: work, time, price, and answers drawn meanwhile."""
 
 
 def ask(words: Sequence[str], flags: Flags) -> Question:
@@ -71,7 +72,13 @@ def ask(words: Sequence[str], flags: Flags) -> Question:
             f"{strategy} spreads the model over processes, and there is one. Give --processes 2 or more",
             place="--strategy",
         )
-    return question(loaded.recipe, device=cast(Device, flags.device), strategy=strategy, pace=_pace(flags))
+    return question(
+        loaded.recipe,
+        device=cast(Device, flags.device),
+        strategy=strategy,
+        pace=_pace(flags),
+        rollout=_rollout(flags.rollout) if flags.rollout is not None else None,
+    )
 
 
 def recipe_asked(words: Sequence[str], flags: Flags) -> LoadedRecipe:
@@ -110,6 +117,11 @@ def _pace(flags: Flags) -> Pace:
     return pace if flags.tokens is None else replace(pace, tokens=_whole(flags.tokens, "--tokens"))
 
 
+def _rollout(text: str) -> tuple[int, int | None]:
+    answers, times, length = text.lower().partition("x")
+    return _whole(answers, "--rollout"), _whole(length, "--rollout") if times else None
+
+
 _NO_DATA = "ftk://orders/train"
 """A recipe must name data; an estimate of a model does not read any."""
 
@@ -123,7 +135,7 @@ def split(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def _overrides(flags: Flags) -> Iterator[str]:
     if flags.dtype is not None:
-        yield f"training.precision={_one_of(flags.dtype, DTYPES, '--dtype')}"
+        yield f"training.precision={one_of(flags.dtype, DTYPES, place='--dtype')}"
     if flags.batch_size is not None:
         yield f"training.micro_batch_size={_whole(flags.batch_size, '--batch-size')}"
     if flags.sequence_length is not None:
@@ -137,7 +149,7 @@ def _overrides(flags: Flags) -> Iterator[str]:
     if flags.processes is not None:
         yield f"parallel.processes={_whole(flags.processes, '--processes')}"
     if flags.strategy is not None:
-        known = _one_of(flags.strategy, {one: one for one in STRATEGIES}, "--strategy")
+        known = one_of(flags.strategy, {one: one for one in STRATEGIES}, place="--strategy")
         if known in ("ddp", "fsdp"):
             yield f"parallel.strategy={known}"
 
@@ -171,10 +183,3 @@ def _alone(flags: Flags) -> Iterator[str]:
 
 def _whole(text: str, place: str) -> int:
     return parse_count(text, place=place)
-
-
-def _one_of(text: str, known: dict[str, str], place: str) -> str:
-    found = known.get(text.lower())
-    if found is None:
-        raise RecipeError(f"{text!r} is not known. Expected one of {', '.join(known)}", place=place)
-    return found

@@ -5,11 +5,12 @@ from functools import partial
 from typing import Any, Literal
 
 from ftk.core.errors import RecipeError
-from ftk.memory.analytic import training_peak
+from ftk.memory.analytic import overhead_bytes, training_peak
 from ftk.memory.estimate import Estimate, Inference, PerDevice
 from ftk.memory.flops import Work, flops_per_token
 from ftk.memory.gpus import Gpu, fitting
 from ftk.memory.kv_cache import kv_cache_bytes
+from ftk.memory.rollout import Asked, decoding_bytes, rollout_bytes
 from ftk.memory.rule_of_thumb import rule_of_thumb
 from ftk.memory.setup import Adapter, Attention, Setup, Stored, Strategy
 from ftk.memory.stored import adapter_weights, weights_bytes
@@ -17,7 +18,7 @@ from ftk.quantization.int8 import Int8
 from ftk.quantization.nf4 import Nf4
 from ftk.recipe.schema import Recipe
 from ftk.runs.model_numbers import ModelNumbers, model_numbers
-from ftk.runs.seen_rows import micro_batch_rows, seen_rows
+from ftk.runs.seen_rows import micro_batch_rows, seen_rows, text_length
 from ftk.train.optimizers import Sgd
 from ftk.tuning.lora import ALL_LINEAR, Lora
 
@@ -46,6 +47,8 @@ class Question:
     numbers: ModelNumbers
     setup: Setup
     pace: Pace = Pace()
+    rollout: Asked | None = None
+    """Answers that training draws between its steps."""
 
 
 def question(
@@ -55,6 +58,7 @@ def question(
     device_bytes: int | None = None,
     strategy: Strategy | None = None,
     pace: Pace | None = None,
+    rollout: tuple[int, int | None] | None = None,
     numbers: ModelNumbers | None = None,
 ) -> Question:
     """The plain numbers of the step that a recipe makes.
@@ -65,6 +69,7 @@ def question(
         device_bytes: its memory, on which the size of the loss's chunks depends; None where it is not known.
         strategy: another way to spread the model than the recipe's, ZeRO's stages among them.
         pace: what time and price are told for.
+        rollout: answers that training draws together, and tokens of each with its prompt; None for those of a row.
         numbers: of the recipe's model, where they are known already.
 
     Raises:
@@ -92,13 +97,16 @@ def question(
         stored=_stored(recipe),
         state_bytes=training.optimizer.state_bytes,
         update_bytes=partial(training.optimizer.update_bytes, device=device),
+        decay_copies=_decay_copies(recipe, device),
         checkpointing=training.activation_checkpointing,
+        loss_chunk=None if training.loss_chunk == "auto" else training.loss_chunk,
         accumulates=training.batch_tokens is not None or training.batch_size > rows * processes,
         attention=attention,
         processes=processes,
         strategy=_strategy(strategy or recipe.parallel.strategy, recipe),
     )
-    return Question(recipe, numbers, setup, pace or Pace())
+    drawn = Asked(rollout[0], text_length(recipe, numbers, asked=rollout[1])) if rollout is not None else None
+    return Question(recipe, numbers, setup, pace or Pace(), drawn)
 
 
 def estimate(asked: Question) -> Estimate:
@@ -121,6 +129,9 @@ def estimate(asked: Question) -> Estimate:
         activations={"residual" if kind == "activations" else kind: size for kind, size in each.activations.items()},
         work=_work(asked, each.bytes.total),
         gpus=_gpus(asked, each.bytes.total),
+        rollout=rollout_bytes(architecture, weights, setup, asked.rollout, overhead=overhead_bytes(setup))
+        if asked.rollout is not None
+        else None,
         notes=(*_notes(asked), *_notes_on_time(asked, each.bytes.total)),
     )
 
@@ -131,8 +142,7 @@ def _inference(asked: Question) -> Inference:
     width = setup.compute_bytes
     weights = weights_bytes(asked.numbers.weights, number_bytes=width, stored=setup.stored) + 4 * added
     cache = kv_cache_bytes(architecture, rows=1, length=setup.length, number_bytes=width)
-    step = 4 * architecture.vocabulary + width * (4 * architecture.hidden + 3 * architecture.intermediate)
-    return Inference(weights, cache, weights + cache + step)
+    return Inference(weights, cache, weights + cache + decoding_bytes(architecture, rows=1, number_bytes=width))
 
 
 def _work(asked: Question, total: int) -> dict[str, Any]:
@@ -206,6 +216,11 @@ def _stored(recipe: Recipe) -> Stored | None:
             return Stored(int8.name, int8.weight_bits, int8.block)
 
 
+def _decay_copies(recipe: Recipe, device: Device) -> Literal["none", "each", "all"]:
+    optimizer, decays = recipe.training.optimizer, recipe.training.weight_decay > 0
+    return optimizer.decay_copies(device=device) if decays and isinstance(optimizer, Sgd) else "none"
+
+
 def _attention(recipe: Recipe, numbers: ModelNumbers, device: Device) -> Attention:
     asked = recipe.model.attention
     if asked.startswith("flash"):
@@ -260,6 +275,8 @@ def _notes(asked: Question) -> tuple[str, ...]:
         notes.append("what DoRA computes of whole weights for the while is left out")
     if recipe.parallel.processes == "auto":
         notes.append("processes: auto takes the GPUs that are there; the figures are for one process")
+    if asked.rollout is not None:
+        notes.append("the rollout is reckoned for one that decodes within the training process; ftk does not train so")
     if setup.device == "cuda":
         notes.append("figures are for a GPU; ask with --device cpu for a CPU")
     if not asked.numbers.is_known:

@@ -74,10 +74,15 @@ def _below(answer: Estimate) -> Iterator[str]:
     if answer.per_device.host:
         yield f"In the machine's own memory, for each device: {shown(answer.per_device.host)}"
     serving = answer.inference
-    yield (
-        f"Inference: {shown(serving.total)} (weights {shown(serving.weights)}, keys and values "
-        f"{shown(serving.kv_cache)})"
-    )
+    cache = "" if serving.kv_cache is None else f", keys and values {shown(serving.kv_cache)}"
+    yield f"Inference: {shown(serving.total)} (weights {shown(serving.weights)}{cache})"
+    if answer.rollout is not None:
+        drawn = answer.rollout
+        yield (
+            f"Rollout, {drawn.answers} answers of {drawn.length:,} tokens with the prompt: {shown(drawn.total)} "
+            f"(weights {shown(drawn.weights)}, optimizer {shown(drawn.optimizer)}, keys and values "
+            f"{shown(drawn.kv_cache)}; without these {shown(drawn.scoring)} to score them)"
+        )
     rule = answer.rule_of_thumb
     yield f"Rule of thumb, inference: {rule['inference_formula']} = {shown(rule['inference_bytes'])}"
     yield f"Rule of thumb, training: {rule['training_formula']} = {shown(rule['training_bytes'])}"

@@ -20,13 +20,14 @@ def micro_batch_rows(recipe: Recipe) -> int:
     return min(rows, -(-training.batch_size // processes))
 
 
-def text_length(recipe: Recipe, numbers: ModelNumbers) -> int:
-    """Tokens of the longest text: `data.max_length`, or what a run takes where that is not said.
+def text_length(recipe: Recipe, numbers: ModelNumbers, *, asked: int | None = None) -> int:
+    """Tokens of the longest text: `asked`, or `data.max_length`, or what a run takes where that is not said.
 
     Raises:
         RecipeError: it is beyond the model's positions.
     """
-    asked, positions = recipe.data.max_length, numbers.architecture.positions
+    place = "data.max_length" if asked is None else "--rollout"
+    asked, positions = asked or recipe.data.max_length, numbers.architecture.positions
     if asked is None:
         is_extended = recipe.model.context is not None and recipe.model.context.extends
         return positions if is_extended and positions else min(DEFAULT_LENGTH, positions or DEFAULT_LENGTH)
@@ -34,7 +35,7 @@ def text_length(recipe: Recipe, numbers: ModelNumbers) -> int:
         raise RecipeError(
             f"{asked} tokens are more than the {positions} positions that {numbers.name} has. Set it to {positions} or "
             f"less, or have the model read further: model.context.length={asked}",
-            place="data.max_length",
+            place=place,
         )
     return asked
 

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -12,6 +12,7 @@ from torch import nn
 
 from ftk.core.errors import ModelError
 from ftk.core.types import Batch
+from ftk.memory.eight_bits import gpu_product
 from ftk.memory.estimate import MemoryBytes
 from ftk.memory.follow import Follow, Peak
 from ftk.memory.gpu_attention import gpu_attention
@@ -39,9 +40,11 @@ _CPU = torch.device("cpu")
 GPU_NOTES = (
     "simulated without a GPU: attention allocates as flash attention does, and every tensor in blocks of 512 bytes",
     "what the allocator reserves beyond tensors, in segments of 2 MiB and more, is not simulated",
-    "int8 weights are multiplied as on a CPU, which unpacks a matrix at a time",
 )
 """What stands for CUDA, which a CPU build of torch cannot imagine."""
+GPU_INT8_NOTE = (
+    "int8 weights multiply as integers, as on a GPU; input columns with outliers, kept in 16 bits, are left out"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def simulate_step(
         micro_batches: of the step, with real token ids.
         precision: in which it computes, resolved.
         device: on which it would run.
-        device_bytes: that device's memory, on which the size of the loss's chunks depends; None for 80 GB.
+        device_bytes: that device's memory, on which the size of the loss's chunks depends; None for 80 GiB.
 
     Raises:
         FtkError: the model cannot be built or tuned so, or its shapes depend on its numbers.
@@ -86,10 +89,10 @@ def simulate_step(
         whole = _on_meta(recipe, config)
         lengths = short_lengths(kinds_of(decoder_layers(whole), config))
         if lengths is None or len(decoder_layers(whole)) != config.get_text_config().num_hidden_layers:
-            return _answer([simulation.run(config)], 0, device)
+            return _answer([simulation.run(config)], 0)
         runs = [simulation.run(shortened(config, length)) for length in lengths]
         each = lengths[1] - lengths[0]
-        return _answer(runs, (len(decoder_layers(whole)) - lengths[0]) // each, device)
+        return _answer(runs, (len(decoder_layers(whole)) - lengths[0]) // each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +132,11 @@ class _Simulation:
             learning_rate=recipe.training.learning_rate,
             weight_decay=recipe.training.weight_decay,
         )
+        if self.device == "cuda":
+            _update_together(optimizer)
         follow = Follow(_in_cuda_blocks if self.device == "cuda" else int)
         take_weights(follow, scoring, base, self.micro_batches)
-        attention = recipe.model.attention
-        kernels = gpu_attention(masks=not attention.startswith("flash")) if self.device == "cuda" else nullcontext()
-        with watched(follow, tuned, optimizer, alone), kernels, follow, imagine:
+        with watched(follow, tuned, optimizer, alone), self._kernels(), follow, imagine:
             make_states(optimizer, follow)
             gc.collect()
             follow.restart()
@@ -145,10 +148,32 @@ class _Simulation:
                 max_grad_norm=recipe.training.max_grad_norm,
             )
             step(list(self.micro_batches), learning_rate=recipe.training.learning_rate)
-        return _Run(follow.peaks, tuned.num_parameters, tuned.num_trained, tuple(_notes(recipe, tuned)))
+        return _Run(follow.peaks, tuned.num_parameters, tuned.num_trained, tuple(self._notes(tuned)))
+
+    def _kernels(self) -> ExitStack:
+        """What stands for CUDA's own."""
+        kernels = ExitStack()
+        if self.device == "cuda":
+            kernels.enter_context(gpu_attention(masks=not self.recipe.model.attention.startswith("flash")))
+        if self.device == "cuda" and self._has_eight_bits:
+            kernels.enter_context(gpu_product())
+        return kernels
+
+    def _notes(self, tuned: TunedModel) -> Iterator[str]:
+        if self.recipe.data.packing:
+            yield "that documents of a packed row are kept apart is taken for granted; training proves it as it starts"
+        if tuned.scoring.head_note is not None:
+            yield tuned.scoring.head_note
+        yield from GPU_NOTES if self.device == "cuda" else ()
+        if self.device == "cuda" and self._has_eight_bits:
+            yield GPU_INT8_NOTE
+
+    @property
+    def _has_eight_bits(self) -> bool:
+        return self.recipe.quantization is not None and self.recipe.quantization.name == "int8"
 
 
-def _answer(runs: Sequence[_Run], periods: int, device: str) -> Simulated:
+def _answer(runs: Sequence[_Run], periods: int) -> Simulated:
     """What a run says, or two of models that are shorter by `periods` and by one less."""
     first, last = runs[0], runs[-1]
     peak = max(prolonged(first.peaks, last.peaks, periods=periods), key=lambda one: one.total)
@@ -158,8 +183,15 @@ def _answer(runs: Sequence[_Run], periods: int, device: str) -> Simulated:
         parameters=first.parameters + periods * (last.parameters - first.parameters),
         trainable_parameters=first.trainable_parameters
         + periods * (last.trainable_parameters - first.trainable_parameters),
-        notes=(*first.notes, *(GPU_NOTES if device == "cuda" else ())),
+        notes=first.notes,
     )
+
+
+def _update_together(optimizer: torch.optim.Optimizer) -> None:
+    """Parameters are updated all at once, as torch does by itself on CUDA where no kernel is fused."""
+    for group in optimizer.param_groups:
+        if "foreach" in group and not group.get("fused"):
+            group["foreach"] = True
 
 
 def _in_cuda_blocks(num_bytes: int) -> int:
@@ -221,13 +253,3 @@ def _by_kind(peak: Peak) -> MemoryBytes:
         logits=of.get("logits", 0),
         overhead=of.get("other", 0),
     )
-
-
-def _notes(recipe: Recipe, tuned: TunedModel) -> Iterator[str]:
-    if recipe.quantization is not None and recipe.quantization.name == "int8":
-        # LoRA over int8 of a Llama of 18M parameters, two rows of 128 tokens on a CPU.
-        yield "of int8 weights the simulation says too much: 30% in the one step measured; the analytic was right"
-    if recipe.data.packing:
-        yield "that documents of a packed row are kept apart is taken for granted; it is proven when training starts"
-    if tuned.scoring.head_note is not None:
-        yield tuned.scoring.head_note

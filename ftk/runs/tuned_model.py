@@ -143,7 +143,7 @@ def tune(
         start: the model as loaded.
         recipe: what is tuned, and what is learned.
         accelerator: under whose precision the model will compute.
-        budget: how much memory logits may take; by default what suits the device.
+        budget: how much memory logits may take, where the recipe does not say; by default what suits the device.
         has_numbers: False where weights are imagined, to follow what a step allocates.
 
     Raises:
@@ -159,6 +159,9 @@ def tune(
         enable_shifted_sparse_attention(model, group=sparse.group or _even_quarter(longest))
     if recipe.training.activation_checkpointing:
         enable_activation_checkpointing(model)
+    chunk = recipe.training.loss_chunk
+    if chunk != "auto":
+        budget = Budget.of_chunk(chunk, int(config.get_text_config().vocab_size))
     own_weight = float(getattr(config, "router_aux_loss_coef", 0.0) if _balances(config) else 0.0)
     asked = recipe.task.router_loss_weight
     weight = own_weight if asked is None else asked

@@ -161,6 +161,13 @@ class Sgd(Section):
         """Bytes that an update takes for the while: none without weight decay, which copies the gradient."""
         return 0
 
+    def decay_copies(self, *, device: str) -> Literal["each", "all"]:
+        """Which gradients weight decay copies at once: on a CPU each in its turn, on a GPU all.
+
+        Source: `_single_tensor_sgd` and `_multi_tensor_sgd` of torch 2.13, torch/optim/sgd.py.
+        """
+        return "each" if device == "cpu" else "all"
+
     def build(
         self, named_parameters: NamedParameters, *, learning_rate: float, weight_decay: float
     ) -> torch.optim.Optimizer:

@@ -42,6 +42,12 @@ class Training(Section):
     """Number format of the computation. `auto`: bf16 on an accelerator that has it, else fp32."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: much less memory, about a third more time."""
+    loss_chunk: Positive | Literal["auto"] = "auto"
+    """Tokens whose logits exist at once. It changes memory and speed, never the result.
+
+    `auto` takes what suits the device: on a GPU at least 1,024, on a CPU at least 256, more of a small vocabulary.
+    With a number, logits of a trained head that are more than one such chunk are always computed again in the backward
+    pass; with `auto`, where they would take more than a sixteenth of a GPU."""
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster afterwards."""
     on_nonfinite: Literal["stop", "skip"] = "stop"

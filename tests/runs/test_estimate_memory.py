@@ -50,6 +50,7 @@ def test_a_bare_count_is_answered_by_the_rule_of_thumb(capsys: pytest.CaptureFix
     assert answer["method"] == "rule_of_thumb"
     assert answer["inference"]["weights_bytes"] == 26e9
     assert answer["inference"]["total_bytes"] == 31.2e9
+    assert answer["inference"]["kv_cache_bytes"] is None
     assert answer["training"]["gradients_bytes"] + answer["training"]["optimizer_bytes"] == 78e9
     assert "parameters x 2 bytes x 1.2 = 31.2 GB" in capsys.readouterr().out
 
@@ -109,6 +110,24 @@ def test_a_time_that_is_none_is_told() -> None:
     assert any("no GPU of the list holds it" in note for note in nowhere.notes)
 
 
+def test_a_rollout_is_the_standing_bytes_and_a_cache() -> None:
+    """Llama 2 7B in bf16 with SGD: half a MiB of keys and values a token, beside weights that training has too."""
+    flags = {"model": "meta-llama/Llama-2-7b-hf", "tuning": "lora", "optimizer": "sgd", "checkpointing": True}
+    answer = answered(**flags, rollout="8x1024")
+    drawn = answer.rollout
+    assert drawn is not None
+    assert drawn.kv_cache == 8 * 1024 * 2**19
+    assert drawn.weights == answer.training.weights + answer.training.adapter
+    assert drawn.optimizer == 0
+    assert drawn.total == drawn.weights + drawn.overhead + max(drawn.kv_cache + drawn.decoding, drawn.scoring)
+    # Logits of 1,024 tokens in 16 and 32 bits, and their states.
+    assert drawn.scoring == max(1024 * (6 * 32000 + 2 * 4096), 2 * 1024 * (4 * 4096 + 3 * 11008))
+    whole = answered(**flags, rollout="8").rollout
+    assert whole is not None
+    assert whole.length == 2048
+    assert answered(**flags).rollout is None
+
+
 @pytest.mark.parametrize(
     ("words", "flags", "told"),
     [
@@ -124,6 +143,9 @@ def test_a_time_that_is_none_is_told() -> None:
         ((), {"model": "ftk://tiny", "dtype": "bf17"}, "bf17"),
         ((), {"model": "ftk://tiny", "utilisation": 1.5}, "no part of a peak"),
         ((), {"model": "ftk://tiny", "on": "RTX 4091"}, "Did you mean RTX 4090"),
+        ((), {"model": "ftk://tiny", "rollout": "8x2048"}, "--rollout: 2048 tokens are more than the 1024 positions"),
+        ((), {"model": "ftk://tiny", "rollout": "0x64"}, "not above zero"),
+        ((), {"model": "ftk://tiny", "rollout": "8x"}, "does not say a number"),
         ((), {"model": "ftk://tiny", "device": "tpu"}, "Expected cuda or cpu"),
         (("nowhere.yaml",), {}, "no such file"),
         (("tuning.target_modules=[q_prj]",), {"model": "ftk://tiny"}, "called q_prj. Did you mean q_proj"),
@@ -172,6 +194,7 @@ def test_a_bare_count_takes_no_architecture() -> None:
         ({"device": "cpu", "on": "T4"}, "--on is about a GPU"),
         ({"device": "cpu", "utilisation": 0.5}, "--utilisation is about a GPU"),
         ({"picture": "new.png"}, "nothing is drawn"),
+        ({"fit": "24GB", "rollout": "8"}, "--rollout is for one estimate"),
     ],
 )
 def test_flags_that_would_do_nothing_are_refused(given: dict[str, Any], told: str) -> None:

@@ -41,6 +41,7 @@ CELLS = [
     benchmark.Cell("llama", "full", False, 64, 2, "adamw", True, "fp32"),
     benchmark.Cell("llama", "qlora", True, 64, 2, "adamw_8bit", False, "fp32"),
     benchmark.Cell("llama", "lora", False, 64, 1, "adamw", False, "bf16"),
+    benchmark.Cell("llama", "int8", True, 64, 2, "adamw", False, "fp32"),
     benchmark.Cell("gpt_neox", "full", True, 64, 2, "sgd", True, "fp32"),
     benchmark.Cell("gemma2", "lora", False, 64, 2, "sgd", False, "fp32"),
     benchmark.Cell("qwen3_moe", "full", False, 64, 1, "adamw", False, "fp32"),
@@ -109,3 +110,42 @@ def test_layers_run_again_on_a_gpu_too(folders: dict[str, Path]) -> None:
             found[checkpointing, device] = answer.bytes.activations
             assert bool(answer.notes) == (device == "cuda")
     assert found[True, "cuda"] < found[False, "cuda"]
+
+
+def test_integers_are_multiplied_on_a_gpu_alone(folders: dict[str, Path]) -> None:
+    import bitsandbytes.autograd._functions as functions
+
+    config = AutoConfig.from_pretrained(folders["llama"])
+    cell = benchmark.Cell("llama", "int8", False, 64, 2, "sgd", False, "bf16")
+    recipe = benchmark.recipe_for(cell, folders["llama"])
+    batch = benchmark.batch_for(cell, config.vocab_size)
+    own = functions.MatMul8bitFp
+    answers = {
+        device: simulation.simulate_step(recipe, config, [batch], precision="bf16", device=device)
+        for device in ("cpu", "cuda")
+    }
+    assert functions.MatMul8bitFp is own
+    # The head is computed chunk by chunk on both: no note says that the model's own forward is used.
+    assert not answers["cpu"].notes
+    assert simulation.GPU_INT8_NOTE in answers["cuda"].notes
+    assert not any("full logits" in note for note in answers["cuda"].notes)
+
+
+def test_a_small_chunk_of_the_loss_takes_what_is_said(tmp_path: Path) -> None:
+    folder = benchmark.save_model(
+        {"model_type": "llama", **SMALL, **SHAPES["llama"], "vocab_size": 4096}, tmp_path / "m"
+    )
+    cell = benchmark.Cell("llama", "lora", True, 64, 2, "sgd", False, "fp32")
+    plain = benchmark.recipe_for(cell, folder)
+    config = AutoConfig.from_pretrained(folder)
+    batch = benchmark.batch_for(cell, config.vocab_size)
+    taken = []
+    for recipe in (plain, plain.model_copy(update={"training": plain.training.model_copy(update={"loss_chunk": 16})})):
+        measured, _ = benchmark.measure_cpu(recipe, batch)
+        simulated, _ = benchmark.simulated_bytes(recipe, config, batch, device="cpu", device_bytes=None)
+        assert simulated.total == pytest.approx(measured, rel=0.01)
+        summed = benchmark.analytic_bytes(recipe, batch, device="cpu", device_bytes=None)
+        assert summed.total == pytest.approx(measured, rel=0.03)
+        taken.append(measured)
+    # The peak was in the head, on float32 logits of 118 tokens over a vocabulary of 4,096.
+    assert taken[0] - taken[1] > 10**6

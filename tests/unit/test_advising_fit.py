@@ -73,6 +73,19 @@ def test_factors_by_hand(llama_recipe):
     assert unpacking == pytest.approx(1 + 2.5 * 300 / 4096)
 
 
+def test_smaller_chunks_of_the_loss_take_less(llama_recipe):
+    """Of a frozen head 256 tokens for 1,024; of a trained one no more than that is kept, for a fourth product."""
+    small = "training.loss_chunk=256"
+    assert factor(llama_recipe, small) == 1.0
+    head, layers = 128256 * 4096, 2 * (4096 * (2 * 4096 + 2 * 1024 + 3 * 14336) + 2 * 4096)
+    one_row = ("tuning=full", "training.micro_batch_size=1")
+    assert factor(llama_recipe, small, *one_row) == pytest.approx(1 + head / (3 * (2 * head + layers + 4096)))
+    # The logits of eight rows are computed again as it is.
+    assert factor(llama_recipe, small, "tuning=full") == 1.0
+    with_logits = (*one_row, "training.activation_checkpointing=true", "training.optimizer=sgd")
+    assert total(llama_recipe, *with_logits, small) < total(llama_recipe, *with_logits)
+
+
 def test_more_devices_are_so_many_times_faster(llama_recipe):
     """Twice the devices take half the time; as many as before, each with a part of the model, the same."""
     words = ("parallel.processes=2", "tuning=full")
@@ -195,7 +208,8 @@ def test_write_needs_a_recipe(ftk_json: Ftk):
 
 def test_sizes_and_names():
     assert memory_of("24GB", place="x") == 24 * 10**9
-    assert memory_of("24GiB", place="x") == memory_of("RTX 4090", place="x") == 24 * 2**30
+    assert memory_of("24GiB", place="x") == 24 * 2**30
+    assert 23 * 2**30 < memory_of("RTX 4090", place="x") < 24 * 2**30
     with pytest.raises(RecipeError, match="Did you mean H200"):
         memory_of("H201", place="x")
 

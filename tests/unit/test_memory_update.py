@@ -1,6 +1,8 @@
 """What an optimizer takes for the while of its update, and the peak of a step that comes there."""
 
+from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import pytest
 import torch
@@ -56,3 +58,20 @@ def test_an_update_that_unpacks_stands_beside_the_gradients_of_all() -> None:
     peak = training_peak(architecture, weights, setup)
     assert peak.moment == "the optimizer's update"
     assert peak.bytes.total == (4 + 4 + 2) * weights.total + 20 * 4096 * 64
+
+
+@pytest.mark.parametrize(
+    ("device", "copied"), [("cpu", 4 * 64 * 1760), ("cuda", 4 * 2 * (4 * 64 * 64 + 3 * 64 * 1760))]
+)
+def test_weight_decay_of_sgd_copies_gradients(device: Literal["cpu", "cuda"], copied: int) -> None:
+    """On a CPU that of the largest matrix, on a GPU those of all but the embedding, which is not decayed."""
+    shape = {"hidden_size": 64, "intermediate_size": 1760, "num_hidden_layers": 2, "vocab_size": 64}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16, "tie_word_embeddings": True}
+    architecture = from_config(tiny_config("llama") | shape | heads)
+    assert architecture is not None
+    weights = inventory(architecture)
+    setup = Setup(rows=1, length=8, scored=7, compute_bytes=4, frozen_bytes=4, state_bytes=lambda num_weights: 0)
+    setup = replace(setup, device=device, decay_copies=Sgd().decay_copies(device=device))
+    peak = training_peak(architecture, weights, setup)
+    assert peak.moment == "the optimizer's update"
+    assert peak.bytes.optimizer == copied

@@ -9,7 +9,7 @@ from ftk.core.errors import RecipeError, RunError
 from ftk.memory.units import shown
 from ftk.runs.advising.changes import Harm
 from ftk.runs.advising.compare import compare
-from ftk.runs.advising.fit import Fit, Plan, find_fit, nothing_fits
+from ftk.runs.advising.fit import NOT_SEARCHED, Fit, Plan, find_fit, nothing_fits
 from ftk.runs.advising.memory_size import memory_of
 from ftk.runs.advising.written import check_new_file, write_changed
 from ftk.runs.asked import Flags, ask, recipe_asked, split
@@ -128,6 +128,7 @@ def print_fit(fit: Fit) -> None:
     told = {change.overrides: change for plan in fit.plans for change in plan.changes}
     for overrides, change in told.items():
         print(f"  {' '.join(overrides)}: {change.reason}")
+    print(f"\n{NOT_SEARCHED}.")
 
 
 def _speed(slowdown: float) -> str:

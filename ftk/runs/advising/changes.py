@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ftk.memory.head import budget_of
 from ftk.recipe.advice import LEARNING_RATES
 from ftk.recipe.schema import Recipe
 from ftk.runs.estimate import Question
@@ -19,6 +20,8 @@ tokens are as many as the operations that the GPU makes while it reads a byte: 1
 UNPACKING_BYTES = 2.5
 """Bytes that are moved to make a 16-bit weight of one in four bits: half a byte is read, two are written."""
 DEVICES = (2, 4, 8)
+SMALL_CHUNK = 256
+"""Tokens of the loss at once, below which a GPU would wait for the head's weights (`BUSY_TOKENS`)."""
 LOWEST_RANK = 4
 """Lower ones learn little; the lowest that `ftk recipe validate` calls customary."""
 LORA_TO_FULL_RATE = 10
@@ -60,6 +63,7 @@ def ladders(recipe: Recipe, *, on_gpu: bool) -> dict[str, Ladder]:
     found = {
         "rows": _micro_batches(recipe),
         "checkpointing": _checkpointing(recipe),
+        "loss_chunk": _loss_chunk(recipe) if on_gpu else (),
         "precision": _precision(recipe) if on_gpu else (),
         "optimizer": _optimizer(recipe),
         "devices": _devices(recipe) if on_gpu else (),
@@ -110,6 +114,32 @@ def _checkpointing(recipe: Recipe) -> tuple[Change, ...]:
             slowdown,
             "the same result; each forward pass is made twice (Chen et al. 2016, arXiv:1604.06174): 4 passes for 3, "
             "or 3 for 2 where most weights are frozen",
+        ),
+    )
+
+
+def _loss_chunk(recipe: Recipe) -> tuple[Change, ...]:
+    now = recipe.training.loss_chunk
+    if now != "auto" and now <= SMALL_CHUNK:
+        return ()
+
+    def slowdown(before: Question, after: Question) -> float:
+        head = before.numbers.weights.head
+        if head is None or before.setup.adapter is not None:
+            return 1.0  # its logits are never kept
+        logits = 4 * head.out_features * before.setup.scored
+        is_kept = logits <= budget_of(before.setup, head.out_features).kept_bytes
+        # The head's product is made a fourth time, beside three of every weight.
+        return 1.0 + is_kept * head.num_weights / (3 * before.numbers.weights.active)
+
+    return (
+        Change(
+            (f"training.loss_chunk={SMALL_CHUNK}",),
+            lambda recipe: _training(recipe, loss_chunk=SMALL_CHUNK),
+            Harm.NONE,
+            slowdown,
+            "the same result with logits of fewer tokens at once; of a trained head they are computed again in the "
+            "backward pass: a fourth product for three",
         ),
     )
 

@@ -17,6 +17,10 @@ from ftk.runs.estimate import Question, question
 MARGIN = 1.03
 """By how much a run may take more than is estimated: no cell of the benchmark takes more (benchmarks/memory.py)."""
 NUM_PLANS = 6
+NOT_SEARCHED = (
+    "FSDP with offload to the machine's memory is not among the ways, as ftk does not train so; what it would take is "
+    "told by --strategy fsdp_offload --processes 2"
+)
 Places = tuple[int, ...]
 """How far is gone on each ladder."""
 
@@ -87,6 +91,7 @@ class Fit:
             "fits": self.fits,
             "plans": [plan.as_json() for plan in self.plans],
             "nearest": self.nearest.as_json() if self.nearest else None,
+            "not_searched": [] if self.fits else [NOT_SEARCHED],
         }
 
 
