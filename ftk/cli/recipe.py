@@ -51,7 +51,10 @@ def show(
     if stage is not None:
         if not isinstance(loaded, LoadedChain):
             raise RecipeError(f"{recipe} has no stages", place="--stage")
-        loaded = loaded.stage(stage).loaded
+        chosen = loaded.stage(stage)
+        if chosen.generates:
+            raise RecipeError(f"stage {stage} generates answers, and is no recipe of its own", place="--stage")
+        loaded = chosen.loaded
     print(loaded.as_yaml(), end="")
     return {"recipe": loaded.resolved(), "advice": loaded.advice}
 

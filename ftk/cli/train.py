@@ -38,7 +38,12 @@ def command(
 
             return run_stages(loaded, resume=resume, fresh=fresh, train=relay_stage)
         place = json.loads(os.environ[STAGE])
-        loaded = loaded.stage(place["id"]).at(folder=place["folder"], model=place["model"])
+        stage = loaded.stage(place["id"])
+        loaded = stage.at(folder=place["folder"], model=place["model"], answers=place["answers"])
+        if stage.generates:
+            from ftk.runs.stage_answers import write_answers_of
+
+            return write_answers_of(stage, loaded)
         # What goes on and what starts anew was decided for the chain.
         resume = fresh = False
 

@@ -11,6 +11,7 @@ from ftk.core.types import Conversation, Message
 from ftk.data.formats import FORMATS, PREFERENCE_FORMATS, format_named, format_of
 from ftk.data.formats.context_question_answer import CONTEXT_QUESTION_ANSWER, Documents, read_documents
 from ftk.data.formats.format import Format, FormatError, Reading
+from ftk.data.questions import with_an_answer
 from ftk.data.retrieval import DEFAULT_RETRIEVAL, Retrieval, laid_out, mixed
 from ftk.data.rows import Taken
 from ftk.data.settings import Source
@@ -23,14 +24,22 @@ class ConversationReader:
     """Reads the rows of one source as conversations."""
 
     def __init__(
-        self, reader: SourceReader, retrieval: Retrieval = DEFAULT_RETRIEVAL, *, group: str | None = None
+        self,
+        reader: SourceReader,
+        retrieval: Retrieval = DEFAULT_RETRIEVAL,
+        *,
+        group: str | None = None,
+        to_be_answered: bool = False,
     ) -> None:
         """`retrieval` says how retrieved documents are shown; rows of one `group`, a column, show them in one order.
+
+        Rows `to_be_answered` need no answer: see `with_an_answer`.
 
         Raises:
             DataError: the recipe names a format of preference data.
         """
         self._reader, self._retrieval, self._group = reader, retrieval, group
+        self._to_be_answered = to_be_answered
         self.source = reader.source
         self.format_name: str | None = None
         if self.source.format in PREFERENCE_FORMATS:
@@ -50,7 +59,7 @@ class ConversationReader:
             DataError: a row does not read, or is of no known format.
         """
         format = None if self.source.format == "auto" else format_named(self.source.format)
-        rows = self._reader.rows()
+        rows = map(with_an_answer, self._reader.rows()) if self._to_be_answered else self._reader.rows()
         for row in rows:
             if format is None:
                 format = _format_of(row)

@@ -11,7 +11,9 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     sections = schema["properties"]
     extends = {"type": "string", "description": "Another recipe, relative to this file; say here only what differs."}
-    schema["properties"] = {"extends": extends, **sections, "stages": _stages(sections)}
+    stages, own = _stages(sections)
+    schema["properties"] = {"extends": extends, **sections, "stages": stages}
+    schema["$defs"] |= own
     # What is required may stand in the recipe that this one extends, or in its stages, within sections too.
     required = schema.pop("required")
     schema["anyOf"] = [{"required": required}, {"required": ["extends"]}, {"required": ["stages"]}]
@@ -22,15 +24,18 @@ def recipe_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _stages(sections: dict[str, Any]) -> dict[str, Any]:
-    """A list of stages, each of which may have any section beside its own keys."""
-    stage = _mapping(Stage.model_json_schema())
-    return {
+def _stages(sections: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A list of stages, each of which may have any section beside its own keys; and the sections of those."""
+    schema = Stage.model_json_schema()
+    own = schema.pop("$defs", {})
+    stage = _mapping(schema)
+    listed = {
         "type": "array",
         "minItems": 1,
         "description": "Stages in order, each saying only what differs from the part that all share.",
         "items": {**stage, "title": "Stage", "properties": {**stage["properties"], **sections}},
     }
+    return listed, own
 
 
 def _mapping(schema: dict[str, Any]) -> dict[str, Any]:

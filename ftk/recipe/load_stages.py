@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -14,8 +14,18 @@ from ftk.recipe.overrides import overridden
 from ftk.recipe.problems import listed
 from ftk.recipe.schema import Recipe
 from ftk.recipe.shapes import Shape, nearest, root_shape
+from ftk.recipe.stage_answers import (
+    ANSWERS,
+    answers_file,
+    no_such_stage,
+    not_for_generating,
+    part_for_generating,
+    sources_among,
+    unknown_answers,
+    with_sources,
+)
 from ftk.recipe.stage_context import extended_before, takes_extension, without_empty_context
-from ftk.recipe.stages import LoadedChain, LoadedStage, Stage, no_such_stage, with_value
+from ftk.recipe.stages import LoadedChain, LoadedStage, Stage, with_value
 from ftk.recipe.written import Problem, Written, merged
 from ftk.train.settings import Output
 
@@ -114,11 +124,14 @@ def _built(
 ) -> list[LoadedStage]:
     stages: dict[str, LoadedStage | None] = {}
     reaching: set[str] = set()  # stages whose model has the positions of the shared part
+    last = [id for id, item in own.items() if item.child("generate") is None][-1:]  # of those that have a model
+    answers: dict[str, str] = {}  # files of those that generate, by what later stages call them
     for id, item in own.items():
         settings, sections = _settings(item, problems)
-        before = next(reversed(stages), None)
+        generates = settings is not None and settings.generate is not None
+        before = next((one for one in reversed(stages) if ANSWERS + one not in answers), None)
         start = before if settings is None or settings.from_ is None else settings.from_
-        wrong = _wrong_start(settings, sections, list(stages), list(own))
+        wrong = _wrong_start(settings, sections, list(stages), list(own), answers)
         if wrong is not None:
             problems.append(Problem((item.child("from") or item.child("id") or item).place, wrong))
         names_model = _says(sections, "model", "id")
@@ -128,31 +141,43 @@ def _built(
         if reaches or takes_extension(sections):
             reaching.add(id)
         part = extended_before(shared, sections) if reaches else shared
-        written = _merged(part, sections, is_start=names_model or not stages, is_last=id == list(own)[-1])
+        if generates:
+            problems += not_for_generating(sections, id)
+            part = part_for_generating(shared)
+        written = _merged(part, sections, is_start=names_model or before is None, is_last=[id] == last)
         written = without_empty_context(written) if reaches else written
         if not _says(sections, "output", "folder"):
             written = with_value(written, "output", "folder", f"{folder}/{id}")
-        if not names_model and stages:
+        if not names_model and before is not None:
             # Where the stage before is broken, any place will do: its own problems are told.
             origin = starts_from.loaded.recipe.output.folder if starts_from else folder
             written = with_value(written, "model", "id", origin)
+        written = with_sources(written, answers)
+        problems += unknown_answers(written, list(stages))
+        if generates:
+            answers[ANSWERS + id] = answers_file(f"{folder}/{id}")
         recipe, written = checked(written, shape, problems, of=f"stage {id}: ")
         if recipe is None or settings is None:
             stages[id] = None
             continue
-        twin = next(
-            (one for one in stages.values() if one is not None and _folder_of(one) == recipe.output.folder), None
-        )
-        if twin is not None:
-            told = f"stage {id} would go to the folder of stage {twin.id}, {recipe.output.folder}: name another"
-            problems.append(Problem((sections.child("output") or item).place, told))
-        stages[id] = LoadedStage(settings, LoadedRecipe(recipe, file, written), starts_from)
+        _check_folder(recipe, stages, id, (sections.child("output") or item).place, problems)
+        reads = frozenset(sources_among(written, answers.values()))
+        stages[id] = LoadedStage(settings, LoadedRecipe(recipe, file, written), starts_from, reads)
+        if generates:
+            answers[ANSWERS + id] = answers_file(recipe.output.folder)
         _check_merge(stages[id], item, problems)
     return [stage for stage in stages.values() if stage is not None]
 
 
-def _folder_of(stage: LoadedStage) -> str:
-    return stage.loaded.recipe.output.folder
+def _check_folder(
+    recipe: Recipe, stages: Mapping[str, LoadedStage | None], id: str, place: str, problems: list[Problem]
+) -> None:
+    folder = recipe.output.folder
+    known = [one for one in stages.values() if one is not None]
+    twin = next((one for one in known if one.loaded.recipe.output.folder == folder), None)
+    if twin is not None:
+        told = f"stage {id} would go to the folder of stage {twin.id}, {folder}: name another"
+        problems.append(Problem(place, told))
 
 
 def _settings(item: Written, problems: list[Problem]) -> tuple[Stage | None, Written]:
@@ -169,7 +194,11 @@ def _settings(item: Written, problems: list[Problem]) -> tuple[Stage | None, Wri
 
 
 def _wrong_start(
-    settings: Stage | None, sections: Written, earlier: Sequence[str], all_ids: Sequence[str]
+    settings: Stage | None,
+    sections: Written,
+    earlier: Sequence[str],
+    all_ids: Sequence[str],
+    answers: Collection[str],
 ) -> str | None:
     if settings is None or settings.from_ is None:
         return None
@@ -180,6 +209,8 @@ def _wrong_start(
         return f"stage {id} starts from {start}, which comes later. Move {start} before it"
     if start not in earlier:
         return no_such_stage(start, earlier, earlier=True)
+    if ANSWERS + start in answers:
+        return f"stage {id} starts from {start}, which generates answers and has no model. Name the stage of its model"
     if _says(sections, "model", "id"):
         return f"stage {id} says where it starts twice: from: {start}, and a model.id. Leave one out"
     return None
@@ -189,6 +220,9 @@ def _check_merge(stage: LoadedStage | None, item: Written, problems: list[Proble
     if stage is None or not stage.settings.merge:
         return
     place = (item.child("merge") or item).place
+    if stage.generates:
+        problems.append(Problem(place, f"stage {stage.id} generates answers with the model as it is: leave merge out"))
+        return
     if stage.start is None:
         problems.append(Problem(place, f"stage {stage.id} starts from no earlier stage, whose adapter it could merge"))
     elif stage.start.loaded.recipe.tuning.name == "full":

@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from ftk.core.config import MODULE_FUNCTION, Section
 from ftk.recipe.schema import Recipe
 from ftk.recipe.shapes import Shape, shape_of
+from ftk.recipe.stage_answers import Generate
 from ftk.recipe.stages import Stage
 
 _HEAD = """# Recipe reference
@@ -31,7 +32,10 @@ that are complete, goes on with one that is not, and trains anew, in the next nu
 after it. In the end one table compares every stage's model on every stage's held-out rows. On the command line
 `stages.ID.training.epochs=1` changes one stage; other paths change the shared part. Of the shared part
 `model.revision` is of the model that the chain begins with, whose positions are extended once by `length` and `scaling`
-of `model.context`; `output.push_to_hub` is for the last stage's model.
+of `model.context`; `output.push_to_hub` is for the last stage's model. A stage with `generate` answers questions in
+place of training, on one process, and takes of a recipe only `model`, `quantization`, `data.train`,
+`data.chat_template`, `data.template_arguments`, `output.folder` and `seed`; its answers are the source
+`ftk://stages/ID` of later stages.
 """
 
 
@@ -44,6 +48,7 @@ def reference_page() -> str:
         shape = shape_of(info)
         parts += _tables(key, shape, shown) if _has_sections(shape) else [f"Default: `{_default(info)}`.\n"]
     parts += [_STAGES, *section_table(Stage, prefix="stages.")]
+    parts += ["### stages.generate\n", *section_table(Generate, prefix="stages.generate.")]
     return "\n".join(parts)
 
 

@@ -1,6 +1,6 @@
 """`stages:`: a chain of recipes in one file, each of which says only what differs from the part that all share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from ftk.core.config import Section
 from ftk.core.errors import RecipeError
 from ftk.recipe.load import LoadedRecipe
 from ftk.recipe.schema import Recipe
-from ftk.recipe.shapes import nearest
+from ftk.recipe.stage_answers import TAKES, Generate, answers_file, no_such_stage, with_sources
 from ftk.recipe.written import Written
 from ftk.recipe.yaml_text import write_yaml
 
@@ -32,6 +32,12 @@ class Stage(Section):
 
     null does so where it must: the stage asks for another rank, other modules or another quantization. false goes on
     with the adapter."""
+    generate: Generate | None = None
+    """Its model answers the questions of `data.train` instead of being trained.
+
+    Questions are rows as in training, whose own answers are not looked at, or rows without one: `question`, `prompt`
+    or `instruction` alone, or `messages` that end with a question. What it writes is `answers.jsonl` in the stage's
+    folder, which later stages name as the source `ftk://stages/ID`. It has no model of its own."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class LoadedStage:
     """With the folders that the chain has where none of its stages was ever trained anew."""
     start: "LoadedStage | None"
     """The stage whose model it starts from; None where it names a model."""
+    reads: frozenset[str] = frozenset()
+    """Files of answers, of earlier stages in the folders that `loaded` has, which its rows are in."""
 
     @property
     def id(self) -> str:
@@ -51,12 +59,38 @@ class LoadedStage:
     @property
     def merges(self) -> bool:
         """Whether the adapter that it starts from becomes part of its base first."""
+        if self.generates:
+            return False
         return self.start is not None and _merges(self.settings, self.start.loaded.recipe, self.loaded.recipe)
 
-    def at(self, *, folder: str, model: str) -> LoadedRecipe:
-        """The stage's recipe in this folder, from this model."""
+    @property
+    def generates(self) -> bool:
+        """Whether it writes answers, and trains no model."""
+        return self.settings.generate is not None
+
+    @property
+    def answers_file(self) -> str:
+        """Where its answers are, in the folder that `loaded` has."""
+        return answers_file(self.loaded.recipe.output.folder)
+
+    def at(self, *, folder: str, model: str, answers: Mapping[str, str]) -> LoadedRecipe:
+        """The stage's recipe in this folder, from this model; `answers` are files in place of those that it `reads`."""
         written = with_value(with_value(self.loaded.written, "output", "folder", folder), "model", "id", model)
+        written = with_sources(written, answers)
         return LoadedRecipe(Recipe.model_validate(written.data()), self.loaded.file, written)
+
+    def resolved(self, loaded: LoadedRecipe) -> dict[str, Any]:
+        """What decides the result of the stage, of which `loaded` is the recipe, as JSON values."""
+        resolved, how = loaded.resolved(), self.settings.generate
+        if how is None:
+            return resolved
+        kept = {
+            section: {key: value for key, value in resolved[section].items() if key in keys}
+            if keys
+            else resolved[section]
+            for section, keys in TAKES.items()
+        }
+        return {"generate": how.model_dump(mode="json"), **kept}
 
 
 @dataclass(frozen=True)
@@ -71,7 +105,8 @@ class LoadedChain:
     @property
     def advice(self) -> list[str]:
         """What is unusual, each with its place; what several stages share is told once."""
-        return list(dict.fromkeys(line for stage in self.stages for line in stage.loaded.advice))
+        trained = (stage.loaded for stage in self.stages if not stage.generates)
+        return list(dict.fromkeys(line for loaded in trained for line in loaded.advice))
 
     def stage(self, id: str) -> LoadedStage:
         """The stage of this id.
@@ -103,13 +138,6 @@ def with_value(written: Written, section: str, key: str, value: str) -> Written:
     return replace(written, value={**written.value, section: changed})
 
 
-def no_such_stage(id: str, ids: Sequence[str], *, earlier: bool = False) -> str:
-    """That there is no stage of this id among these, and which was probably meant."""
-    near = nearest(id, ids)
-    hint = f" Did you mean {near}?" if near else ""
-    return f"there is no {'earlier ' if earlier else ''}stage {id}.{hint} There are: {', '.join(ids) or 'none'}"
-
-
 def _merges(settings: Stage, before: Recipe, recipe: Recipe) -> bool:
     if before.tuning.name == "full":
         return False
@@ -123,9 +151,11 @@ def _merges(settings: Stage, before: Recipe, recipe: Recipe) -> bool:
 
 
 def _resolved(stage: LoadedStage) -> dict[str, Any]:
-    resolved = stage.loaded.resolved()
+    resolved = stage.resolved(stage.loaded)
     about: dict[str, Any] = {"id": stage.id}
     if stage.start is not None:
-        about |= {"from": stage.start.id, "merge": stage.merges}
+        about["from"] = stage.start.id
+        if not stage.generates:
+            about["merge"] = stage.merges
         resolved["model"] = {key: value for key, value in resolved["model"].items() if key != "id"}
     return {**about, **resolved}

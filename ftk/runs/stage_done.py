@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ftk.recipe.load import LoadedRecipe
+from ftk.recipe.stage_answers import answers_file
 from ftk.recipe.stages import LoadedStage
 
 
@@ -18,16 +19,26 @@ class Done:
     """With the model that it started from."""
     folder: Path
     status: str
-    """`skipped`, `resumed` or `trained`."""
+    """`skipped`, `resumed`, `trained` or `answered`."""
     answer: Mapping[str, object] | None
     """What its run came to; None where it was complete before."""
 
+    @property
+    def answers_file(self) -> str:
+        """Where its answers are, of a stage that generates."""
+        return answers_file(str(self.folder))
+
     def as_json(self) -> dict[str, Any]:
+        left = (
+            {"answers_file": self.answers_file}
+            if self.stage.generates
+            else {"model_folder": str(self.folder / "model")}
+        )
         return {
             "id": self.stage.id,
             "from": self.stage.start.id if self.stage.start is not None else None,
             "status": self.status,
             "run_folder": str(self.folder),
-            "model_folder": str(self.folder / "model"),
+            **left,
             "run": self.answer,
         }

@@ -74,7 +74,7 @@ def standing(
         return Standing("new", wanted)
     if fresh:
         return _anew(wanted, f"{latest} is left as it is (--fresh)")
-    resolved = recipe.resolved()
+    resolved = stage.resolved(recipe)
     is_finished = RunFolder(latest, resumes=False).is_finished
     changes = changes_of(latest, resolved, may_change=COMPLETE_MAY_CHANGE if is_finished else MAY_CHANGE)
     if changes is None:

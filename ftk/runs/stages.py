@@ -11,16 +11,19 @@ from ftk.core.errors import RecipeError, SetupError
 from ftk.core.tell import tell
 from ftk.recipe.stages import LoadedChain, LoadedStage
 from ftk.runs.stage_done import Done
-from ftk.runs.stage_rows import rows_digest
+from ftk.runs.stage_rows import rows_digest, with_answers
 from ftk.runs.stage_state import State, choose_chain_folder, standing
 from ftk.train.group import is_in_group
 from ftk.train.signals import stopping_at_once
 
 
 class Train(Protocol):
-    """Trains one stage of the chain, in a process of its own."""
+    """Trains one stage of the chain, in a process of its own; or lets its model answer.
 
-    def __call__(self, id: str, *, folder: str, model: str) -> Mapping[str, object]: ...
+    `answers` are the files of earlier stages' answers, by how the chain calls them.
+    """
+
+    def __call__(self, id: str, *, folder: str, model: str, answers: Mapping[str, str]) -> Mapping[str, object]: ...
 
 
 @stopping_at_once()
@@ -56,10 +59,17 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
 
 
 def _rows(stage: LoadedStage) -> str:
-    """What tells the rows that a stage learns from; that the held-out ones are there is found out, too."""
+    """What tells the rows that a stage learns from; that the held-out ones are there is found out, too.
+
+    Without answers of earlier stages, which may still be to come.
+    """
     recipe = stage.loaded.recipe
-    rows_digest(recipe, recipe.data.eval, role="data.eval")
-    return rows_digest(recipe, recipe.data.train, role="data.train")
+    train, held_out = (
+        [source for source in sources if source.source not in stage.reads]
+        for sources in (recipe.data.train, recipe.data.eval)
+    )
+    rows_digest(recipe, held_out, role="data.eval")
+    return rows_digest(recipe, train, role="data.train")
 
 
 def _stage(
@@ -78,7 +88,10 @@ def _stage(
     start = done[stage.start.id] if stage.start is not None else None
     model = _model_of(stage, start)
     wanted = _wanted(stage, chain, folder)
-    recipe = stage.at(folder=str(wanted), model=model)
+    known = {one.stage.answers_file: one.answers_file for one in done.values()}
+    answers = {file: known[file] for file in stage.reads}
+    rows = with_answers(rows, sorted(answers.values()))
+    recipe = stage.at(folder=str(wanted), model=model, answers=answers)
     where = standing(stage, recipe, wanted, state, rows=rows, fresh=fresh)
     if where.status == "complete":
         tell(f"{label}: complete in {where.folder}, skipped")
@@ -92,9 +105,10 @@ def _stage(
     if start is not None and stage.merges:
         _merge(start, label)
     tell(f"{label}: {'goes on' if where.status == 'unfinished' else 'starts'} in {where.folder}, from {model}")
-    answer = train(stage.id, folder=str(where.folder), model=model)
-    status = "resumed" if where.status == "unfinished" else "trained"
-    return Done(stage, stage.at(folder=str(where.folder), model=model), where.folder, status, answer)
+    answer = train(stage.id, folder=str(where.folder), model=model, answers=answers)
+    status = "resumed" if where.status == "unfinished" else "answered" if stage.generates else "trained"
+    recipe = stage.at(folder=str(where.folder), model=model, answers=answers)
+    return Done(stage, recipe, where.folder, status, answer)
 
 
 def _wanted(stage: LoadedStage, chain: LoadedChain, folder: Path) -> Path:
@@ -136,13 +150,15 @@ def _merge(done: Done, label: str) -> None:
 def _finish(chain: LoadedChain, folder: Path, done: list[Done]) -> dict[str, Any]:
     from ftk.runs.stage_table import compare_stages, print_compared
 
-    comparison = compare_stages(folder, done)
+    models = [one for one in done if not one.stage.generates]
+    comparison = compare_stages(folder, models) if models else None
     if comparison is not None:
         print_compared(comparison)
-    print(f"The model is in {done[-1].folder / 'model'}. Try it: ftk chat {done[-1].folder}")
+    if models:
+        print(f"The model is in {models[-1].folder / 'model'}. Try it: ftk chat {models[-1].folder}")
     return {
         "chain_folder": str(folder),
-        "model_folder": str(done[-1].folder / "model"),
+        "model_folder": str(models[-1].folder / "model") if models else None,
         "stages": [one.as_json() for one in done],
         "comparison": [] if comparison is None else comparison.as_json(),
     }

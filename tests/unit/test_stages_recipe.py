@@ -226,6 +226,7 @@ def test_show_writes_a_stage_as_a_recipe(tmp_path: Path, ftk_json: Ftk) -> None:
 def test_the_schema_for_editors_knows_stages() -> None:
     schema = recipe_schema()
     stage = schema["properties"]["stages"]["items"]
-    assert set(stage["properties"]) == {"id", "from", "merge", *Recipe.model_fields}
+    assert set(stage["properties"]) == {"id", "from", "merge", "generate", *Recipe.model_fields}
+    assert "temperature" in schema["$defs"]["Generate"]["properties"]
     assert (stage["required"], stage["additionalProperties"]) == (["id"], False)
     assert {"required": ["stages"]} in schema["anyOf"]

@@ -2,12 +2,15 @@
 
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ftk.core.errors import DataError, RecipeError, SetupError, Stopped
+from ftk.cli.output import Ended
+from ftk.cli.relay import relay_stage
+from ftk.core.errors import DataError, RecipeError, RunError, SetupError, Stopped
 from ftk.recipe.load_stages import load_stages
 from ftk.recipe.stages import LoadedChain
 from ftk.runs.folder import RunFolder
@@ -38,13 +41,14 @@ class Trainer:
 
     numbers = itertools.count()
 
-    def __call__(self, id: str, *, folder: str, model: str) -> dict[str, object]:
+    def __call__(self, id: str, *, folder: str, model: str, answers: Mapping[str, str]) -> dict[str, object]:
         assert self.chain is not None
         self.asked.append(Path(folder).name)
         self.models[id] = model
         run = RunFolder(Path(folder), resumes=False)
         run.path.mkdir(parents=True, exist_ok=True)
-        run.begin(self.chain.stage(id).at(folder=folder, model=model).resolved(), "", {})
+        stage = self.chain.stage(id)
+        run.begin(stage.resolved(stage.at(folder=folder, model=model, answers=answers)), "", {})
         if id == self.stops_at:
             raise Stopped("stopped by SIGTERM")
         (run.path / "report.json").write_text(json.dumps({"seconds": next(self.numbers)}))
@@ -210,3 +214,15 @@ def test_a_chain_whose_first_model_was_made_anew_is_stale(chain_file: Path, tmp_
     assert run(chain_file, override)[0] == []
     (start / "report.json").write_text('{"seconds": 1}')
     assert run(chain_file, override)[0] == ["one-2", "two-2", "side-2"]
+
+
+def test_a_stage_that_was_killed_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could say nothing itself; how others end, they have said."""
+    ends = iter([137, 75])
+    monkeypatch.setattr("ftk.train.launch.run_again", lambda *_: next(ends))
+    with pytest.raises(RunError, match=r"stage one was ended by signal 9.*goes on from its last checkpoint") as killed:
+        relay_stage("one", folder="f", model="m", answers={})
+    assert killed.value.answer == {"stage": "one"}
+    with pytest.raises(Ended) as stopped:
+        relay_stage("one", folder="f", model="m", answers={})
+    assert (stopped.value.exit_code, stopped.value.answer) == (75, {"stage": "one"})
