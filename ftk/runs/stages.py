@@ -10,6 +10,7 @@ from ftk.core.atomic import atomic_write
 from ftk.core.errors import RecipeError, SetupError
 from ftk.core.tell import tell
 from ftk.recipe.stages import LoadedChain, LoadedStage
+from ftk.runs.folder import RunFolder
 from ftk.runs.stage_done import Done
 from ftk.runs.stage_rows import rows_digest, with_answers
 from ftk.runs.stage_state import State, choose_chain_folder, standing
@@ -31,7 +32,8 @@ def run_stages(chain: LoadedChain, *, resume: bool = False, fresh: bool = False,
     """Train every stage that is not complete yet, and compare all of them; what `ftk train --json` prints.
 
     Raises:
-        RecipeError: a folder cannot be written, or `resume` insists where a stage differs or nothing is left to do.
+        RecipeError: a folder cannot be written, a stage is still trained by another process, or `resume` insists where
+            a stage differs or nothing is left to do.
         DataError: the data of a stage is not there.
         SetupError: a launcher has made this process one of a group.
     """
@@ -93,6 +95,10 @@ def _stage(
     rows = with_answers(rows, sorted(answers.values()))
     recipe = stage.at(folder=str(wanted), model=model, answers=answers)
     where = standing(stage, recipe, wanted, state, rows=rows, fresh=fresh)
+    if where.status == "unfinished":
+        # Where its chain was killed it may still train: then it is not begun a second time, beside itself.
+        with RunFolder(where.folder, resumes=True).held():
+            where = standing(stage, recipe, wanted, state, rows=rows, fresh=fresh)
     if where.status == "complete":
         tell(f"{label}: complete in {where.folder}, skipped")
         return Done(stage, recipe, where.folder, "skipped", None)

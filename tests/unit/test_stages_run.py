@@ -99,6 +99,18 @@ def test_a_stopped_chain_goes_on_where_it_was(chain_file: Path) -> None:
     assert statuses(answer) == {"one": "skipped", "two": "resumed", "side": "trained"}
 
 
+def test_a_stage_that_outlived_its_chain_is_waited_for(chain_file: Path, tmp_path: Path) -> None:
+    """Its chain was killed, and it trains on: another process beside it would take the next folder once it ends."""
+    with pytest.raises(Stopped):
+        run(chain_file, trainer=Trainer(stops_at="two"))
+    trainer, folder = Trainer(), tmp_path / "runs" / "code" / "two"
+    with RunFolder(folder, resumes=True).held(), pytest.raises(RecipeError, match=r"a run is under way in .*two"):
+        run(chain_file, trainer=trainer)
+    assert trainer.asked == []
+    (folder / "report.json").write_text("{}")
+    assert run(chain_file)[0] == ["side"]
+
+
 def test_a_changed_stage_is_told_and_those_after_it_are_stale(
     chain_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
