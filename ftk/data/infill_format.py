@@ -20,6 +20,8 @@ class Family(NamedTuple):
     """Whether prefix and middle are tokenized as one text where the suffix comes first."""
     psm_only: bool = False
     """Whether its models were trained on the prefix-suffix-middle order alone."""
+    strays: tuple[str, ...] = ()
+    """Tokens of its further formats at which a middle is over too, where a model goes on to write them."""
 
 
 FAMILIES = (
@@ -36,8 +38,17 @@ FAMILIES = (
         ("<｜end▁of▁sentence｜>",),
         psm_only=True,
     ),
-    # Source: Hui et al. 2024 (arXiv:2409.12186), section 3.2.
-    Family("Qwen-Coder", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", ("<|endoftext|>",), psm_only=True),
+    # Source: Hui et al. 2024 (arXiv:2409.12186), section 3.2; where a middle is over, examples/Qwen2.5-Coder-fim.py of
+    # the models' own repository.
+    Family(
+        "Qwen-Coder",
+        "<|fim_prefix|>",
+        "<|fim_suffix|>",
+        "<|fim_middle|>",
+        ("<|endoftext|>",),
+        psm_only=True,
+        strays=("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|im_end|>"),
+    ),
 )
 ADDED = FAMILIES[-1]
 """The family whose names tokens get where a tokenizer has none."""
@@ -56,6 +67,8 @@ class InfillFormat:
     joins: bool
     """Whether prefix and middle are tokenized as one text where the suffix comes first."""
     psm_only: bool
+    strays: tuple[int, ...] = ()
+    """Further tokens at which a middle that a model writes is over."""
 
     @property
     def given(self) -> tuple[int, int, int]:
@@ -66,6 +79,11 @@ class InfillFormat:
     def marks(self) -> tuple[int, int, int, int]:
         """What stands before prefix, suffix and middle, and at the end."""
         return self.prefix, self.suffix, self.middle, self.end
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The tokens at which a middle that a model writes is over: its end, and those that no middle has in it."""
+        return tuple(dict.fromkeys([self.end, *self.given, *self.strays]))
 
 
 def find_format(tokenizer: "PreTrainedTokenizerBase") -> InfillFormat | None:
@@ -78,8 +96,22 @@ def find_format(tokenizer: "PreTrainedTokenizerBase") -> InfillFormat | None:
             end = ends[0] if ends else tokenizer.eos_token_id
             if end is not None:
                 prefix, suffix, middle = (int(known[token]) for token in named)
-                return InfillFormat(family.name, prefix, suffix, middle, int(end), family.joins, family.psm_only)
+                strays = tuple(int(known[token]) for token in family.strays if token in known)
+                return InfillFormat(
+                    family.name, prefix, suffix, middle, int(end), family.joins, family.psm_only, strays
+                )
     return None
+
+
+def set_apart(tokenizer: "PreTrainedTokenizerBase", marks: InfillFormat) -> None:
+    """Make the tokens special to the tokenizer, which those of Qwen-Coder are not, nor those of DeepSeek-Coder.
+
+    A text that spells one out would otherwise be read as the token itself, and end a prefix, say.
+    """
+    added = tokenizer.added_tokens_decoder
+    plain = [added[number] for number in (*marks.given, *marks.strays) if number in added and not added[number].special]
+    if plain:
+        tokenizer.add_tokens(plain, special_tokens=True)
 
 
 def add_format(tokenizer: "PreTrainedTokenizerBase") -> tuple[InfillFormat, tuple[str, ...]]:

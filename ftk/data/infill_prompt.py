@@ -7,7 +7,7 @@ import numpy as np
 from ftk.core.errors import DataError
 from ftk.data.checks import adds_bos, check_tells_places
 from ftk.data.infill import arrange
-from ftk.data.infill_format import InfillFormat, find_format
+from ftk.data.infill_format import InfillFormat, find_format, set_apart
 from ftk.data.tokens import PartEncoder
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class InfillPrompts:
                 f"{tokenizer.name_or_path or 'the model'} has no tokens for infilling, such as <|fim_prefix|>, so it "
                 "has not learned to fill holes. Train it with task: infill, which adds them"
             )
+        set_apart(tokenizer, found)
         self.format: InfillFormat = found
         self._encoder = PartEncoder(tokenizer)
         self._bos = [int(tokenizer.bos_token_id)] if adds_bos(tokenizer) else []

@@ -60,10 +60,10 @@ def infilling_losses(recipe: Recipe, model: ReadyModel, *, as_trained: bool) -> 
         return {}, 0
     longest = max_length_of(recipe)
     read = partial(read_text_part, recipe, texts, tokenizer=model.tokenizer, role="data.eval", max_length=longest)
-    parts = {"left_to_right_": read()}
-    if as_trained:
-        how, _ = infilling_of(recipe, model.tokenizer)
-        parts = {"": read(infilling=how), **parts}
+    # What texts are rearranged with is set apart in the tokenizer, before any text is read.
+    how = infilling_of(recipe, model.tokenizer)[0] if as_trained else None
+    parts = {"": read(infilling=how)} if how is not None else {}
+    parts["left_to_right_"] = read()
     scoring = ScoringModel(model.causal_lm)
     figures: dict[str, float] = {}
     for prefix, part in parts.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftk.data.holes import Hole, read_holes
 from ftk.data.infill import NUM_MARKS, Infilling
-from ftk.data.infill_format import ADDED, add_format, find_format
+from ftk.data.infill_format import ADDED, add_format, find_format, set_apart
 from ftk.data.infill_prompt import InfillPrompts
 from ftk.evaluation.answers import JudgedRow, averages, check_metrics, groups_by, judge
 from ftk.generation.batch import Decoder
@@ -32,6 +32,7 @@ def infilling_of(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> tuple[
     found = find_format(tokenizer)
     if found is None:
         found, added = add_format(tokenizer)
+    set_apart(tokenizer, found)
     how = Infilling(
         found, task.fim_rate, task.spm_rate, task.cut, task.level, seed=recipe.seed, longest=task.longest_middle
     )
@@ -131,5 +132,5 @@ class Filler:
 
 
 def hole_end_token_ids(causal_lm: Any, tokenizer: "PreTrainedTokenizerBase", prompts: InfillPrompts) -> tuple[int, ...]:
-    """Tokens at which a middle ends: the format's own, and those at which any text of the model ends."""
-    return tuple(dict.fromkeys([prompts.format.end, *named_end_token_ids(causal_lm, tokenizer)]))
+    """Tokens at which a middle ends: those of the format, and those at which any text of the model ends."""
+    return tuple(dict.fromkeys([*prompts.format.stops, *named_end_token_ids(causal_lm, tokenizer)]))
