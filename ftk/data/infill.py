@@ -193,8 +193,14 @@ class InfillCutter:
             node = draw_node(nodes_N2, start, stop, rng)
             if node is not None:
                 return node
-        draw = draw_characters if self.how.cut == "character" else draw_lines
-        found = draw(stretch.text[start:stop], rng, longest=self.how.longest)
+        text = stretch.text[start:stop]
+        if self.how.cut == "character":
+            found = draw_characters(text, rng, longest=self.how.longest)
+        else:
+            # Pieces are cut between tokens: their first and last lines may be parts of lines.
+            goes_on = start > 0 and stretch.text[start - 1] != "\n"
+            is_cut = stop < len(stretch.text) and stretch.text[stop - 1] != "\n"
+            found = draw_lines(text, rng, longest=self.how.longest, goes_on=goes_on, is_cut=is_cut)
         return None if found is None else (start + found[0], start + found[1])
 
     def _parts(self, stretch: Stretch, drawn: Drawn) -> tuple[Encoded, Encoded, Encoded]:

@@ -21,17 +21,21 @@ def generator(text: str, seed: int) -> random.Random:
     return random.Random(int.from_bytes(digest.digest(), "little"))
 
 
-def draw_span(num_units: int, rng: random.Random, *, longest: int | None = None) -> tuple[int, int] | None:
+def draw_span(
+    num_units: int, rng: random.Random, *, longest: int | None = None, or_all: bool = False
+) -> tuple[int, int] | None:
     """First unit of the middle and the one after its last, uniform over all spans that are neither empty nor all.
 
     None where there are fewer than two units: such a text is too short to cut.
 
     Args:
         longest: most units of a middle.
+        or_all: whether the middle may be all of the units, as there is text beside them.
     """
-    if num_units < 2:
+    most = num_units if or_all else num_units - 1
+    if most < 1:
         return None
-    lengths = range(1, min(longest or num_units, num_units - 1) + 1)
+    lengths = range(1, min(longest or most, most) + 1)
     (length,) = rng.choices(lengths, [num_units - length + 1 for length in lengths])
     start = rng.randrange(num_units - length + 1)
     return start, start + length
@@ -42,10 +46,26 @@ def line_borders(text: str) -> list[int]:
     return [0, *(match.end() for match in _LINE.finditer(text))]
 
 
-def draw_lines(text: str, rng: random.Random, *, longest: int | None = None) -> tuple[int, int] | None:
-    """Places of a middle of whole lines; None where there is one line only."""
+def draw_lines(
+    text: str,
+    rng: random.Random,
+    *,
+    longest: int | None = None,
+    goes_on: bool = False,
+    is_cut: bool = False,
+) -> tuple[int, int] | None:
+    """Places of a middle of whole lines, of parts of lines where no line is whole; None where there is one line only.
+
+    Args:
+        goes_on: whether the first line is the rest of one that begins before the text.
+        is_cut: whether the last line goes on behind the text.
+    """
     borders = line_borders(text)
-    span = draw_span(len(borders) - 1, rng, longest=longest)
+    num_borders = len(borders)
+    if num_borders - goes_on - is_cut > 1:
+        borders = borders[goes_on : num_borders - is_cut]
+    # A text that begins or ends with a part of a line is not all middle, though every whole line be in it.
+    span = draw_span(len(borders) - 1, rng, longest=longest, or_all=len(borders) < num_borders)
     return None if span is None else (borders[span[0]], borders[span[1]])
 
 
