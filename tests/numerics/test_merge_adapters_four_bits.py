@@ -71,3 +71,19 @@ def test_what_the_flag_names_is_what_the_adapter_is_folded_into(
         )
     some = next(key for key in plain if f"{LORA[model][0]}.weight" in key)
     assert (exact[some] - plain[some].double()).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("model", "name"), [("llama", "fp4"), ("llama", "fp4-single"), ("gpt2", "nf4")])
+def test_files_in_four_bits_are_dequantized(model: str, name: str, tmp_path: Path) -> None:
+    dtype = torch.bfloat16
+    exact = trained_above(model, name, dtype, tmp_path)
+    stored = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "base", dtype=dtype, quantization_config=bits(name, dtype), device_map="cpu"
+    )
+    stored.save_pretrained(tmp_path / "small")
+    merge_adapters(str(tmp_path / "small"), [str(tmp_path / "adapter")], out=tmp_path / "out", verify=False)
+    found, plain = load_file(tmp_path / "out" / "model.safetensors"), load_file(tmp_path / "base" / "model.safetensors")
+    assert found.keys() == plain.keys()
+    for key, tensor in found.items():
+        expected = exact.get(key, plain[key].double())
+        torch.testing.assert_close(tensor.double(), expected, rtol=torch.finfo(dtype).eps, atol=2e-6)

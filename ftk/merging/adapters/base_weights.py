@@ -90,6 +90,8 @@ class StoredInFewBits:
     checkpoint: Checkpoint
     dtype: torch.dtype
     """In which to store weights that were in eight bits; those in four know theirs."""
+    transposed: frozenset[str] = frozenset()
+    """Names of weights that the model has as [inputs, outputs]: in few bits they are stored the other way round."""
 
     @cached_property
     def specs(self) -> Mapping[str, TensorSpec]:
@@ -98,11 +100,14 @@ class StoredInFewBits:
             if not self._is_part(name):
                 found[name] = TensorSpec(place.dtype, place.shape)
             if f"{name.removesuffix('.weight')}.SCB" in self.checkpoint.tensors and name.endswith(".weight"):
-                found[name] = TensorSpec(self.dtype, place.shape)
+                found[name] = TensorSpec(self.dtype, self._turned(name, place.shape))
             elif self._state_name(name) is not None:
                 state = self._state(name)
-                found[name] = TensorSpec(state.dtype, tuple(state.shape))
+                found[name] = TensorSpec(state.dtype, self._turned(name, tuple(state.shape)))
         return found
+
+    def _turned(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape[::-1] if name in self.transposed else shape
 
     def read(self, name: str) -> Tensor:
         weight = self.checkpoint.read(name)
@@ -110,11 +115,11 @@ class StoredInFewBits:
         functional = _bitsandbytes().functional
         if name.endswith(".weight") and scales in self.checkpoint.tensors:
             restored: Tensor = functional.int8_vectorwise_dequant(weight.clone(), self.checkpoint.read(scales).clone())
-            return restored
-        if self._state_name(name) is not None:
+        elif self._state_name(name) is not None:
             restored = functional.dequantize_4bit(weight.clone(), self._state(name))
-            return restored
-        return weight
+        else:
+            return weight
+        return restored.T if name in self.transposed else restored
 
     def _is_part(self, name: str) -> bool:
         weight, _, part = name.rpartition(".")

@@ -101,11 +101,17 @@ def open_base(
         )
     architecture = as_named(shapes)
     takes_quantized = was_quantized is not None and not in_few_bits and precision == "dequantized"
-    if takes_quantized or _needs_architecture(adapters, shapes, config):
+    may_be_transposed = in_few_bits and "gpt" in str(config.get("model_type"))
+    if takes_quantized or may_be_transposed or _needs_architecture(adapters, shapes, config):
         architecture = architecture_of(settings, shapes)
     weights: BaseWeights = AsStored(checkpoint)
     if in_few_bits:
-        weights = StoredInFewBits(checkpoint, _dtype_of(config))
+        transposed = {
+            name
+            for name, piece in architecture.pieces.items()
+            if piece.parameter.removesuffix(".weight") in architecture.conv1d
+        }
+        weights = StoredInFewBits(checkpoint, _dtype_of(config), frozenset(transposed))
     elif takes_quantized:
         assert was_quantized is not None
         quantized = {
