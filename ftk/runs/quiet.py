@@ -14,6 +14,8 @@ def quieten() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
+    # It says of every product of int8 weights that its input becomes float16, as LLM.int8() has it.
+    logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)
     # Deprecations are for those who write code, not for those who run it.
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category)

@@ -8,6 +8,7 @@ from ftk.memory.estimate import Estimate, MemoryBytes
 from ftk.models.load import UNREADABLE
 from ftk.runs.estimate import Question
 from ftk.runs.imagined_batch import imagined_batches
+from ftk.runs.quiet import quieten
 from ftk.runs.seen_rows import micro_batch_rows, text_length
 from ftk.runs.simulate_step import simulate_step
 from ftk.train.precision import Precision
@@ -23,6 +24,7 @@ def simulate(asked: Question, answer: Estimate) -> Estimate:
     Raises:
         ModelError: the model cannot be built, or cannot be run without numbers.
     """
+    quieten()
     setup = asked.setup
     precision = asked.recipe.training.precision
     resolved: Precision = precision if precision != "auto" else ("bf16" if setup.device == "cuda" else "fp32")

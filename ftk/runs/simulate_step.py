@@ -16,6 +16,7 @@ from ftk.memory.eight_bits import gpu_product
 from ftk.memory.estimate import MemoryBytes
 from ftk.memory.follow import Follow, Peak
 from ftk.memory.gpu_attention import gpu_attention
+from ftk.memory.gpu_autocast import gpu_autocast
 from ftk.memory.gpus import CUDA_BLOCK
 from ftk.memory.head import UNKNOWN_GPU
 from ftk.memory.imagine import Imagine, imagining, movable
@@ -154,6 +155,7 @@ class _Simulation:
         """What stands for CUDA's own."""
         kernels = ExitStack()
         if self.device == "cuda":
+            kernels.enter_context(gpu_autocast())
             kernels.enter_context(gpu_attention(masks=not self.recipe.model.attention.startswith("flash")))
         if self.device == "cuda" and self._has_eight_bits:
             kernels.enter_context(gpu_product())

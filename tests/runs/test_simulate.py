@@ -131,6 +131,21 @@ def test_integers_are_multiplied_on_a_gpu_alone(folders: dict[str, Path]) -> Non
     assert not any("full logits" in note for note in answers["cuda"].notes)
 
 
+@pytest.mark.parametrize("tuning", ["qlora", "int8"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_both_answers_agree_of_quantized_weights_on_a_gpu(
+    tuning: str, checkpointing: bool, folders: dict[str, Path]
+) -> None:
+    """There PEFT leaves casts to autocast, which it does not do on a CPU."""
+    config = AutoConfig.from_pretrained(folders["llama"])
+    cell = benchmark.Cell("llama", tuning, checkpointing, 256, 2, "adamw", False, "bf16")
+    recipe = benchmark.recipe_for(cell, folders["llama"])
+    batch = benchmark.batch_for(cell, config.vocab_size)
+    simulated = simulation.simulate_step(recipe, config, [batch], precision="bf16", device="cuda").bytes
+    summed = benchmark.analytic_bytes(recipe, batch, device="cuda", device_bytes=None)
+    assert simulated.total == pytest.approx(summed.total - benchmark.WORKSPACE_BYTES, rel=0.05)
+
+
 def test_a_small_chunk_of_the_loss_takes_what_is_said(tmp_path: Path) -> None:
     folder = benchmark.save_model(
         {"model_type": "llama", **SMALL, **SHAPES["llama"], "vocab_size": 4096}, tmp_path / "m"
