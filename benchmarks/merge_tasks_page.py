@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from merge_tasks_plan import APART, EPOCHS, HEALING_STEPS, NUM_EVAL, NUM_PRIMER, NUM_TRAIN, TASKS, Model
+from merge_tasks_plan import APART, EPOCHS, HEALING_STEPS, NUM_EVAL, NUM_PRIMER, NUM_TRAIN, START, TASKS, Model
 from transformers import AutoTokenizer
 
 
@@ -111,6 +111,10 @@ def findings(sections: dict[str, list[Model]], results: dict[str, dict[str, Any]
         f"- Tuned in a row, orders fall from {alone['orders']:.1%} to {of('orders_contacts', 'orders')} after contacts "
         f"and {of('orders_contacts_events', 'orders')} after events. Trained together they stay at "
         f"{of('joint', 'orders')}, contacts at {of('joint', 'contacts')} and events at {of('joint', 'events')}."
+    )
+    lines.append(
+        "- What merging keeps is to be held against the common start as well, which reaches "
+        f"{', '.join(f'{task} {of(START, task)}' for task in TASKS)}."
     )
     for title, tasks in (("Orders and contacts merged", TASKS[:2]), ("All three merged", TASKS)):
         for kind in ("arithmetic", "ties", "slerp"):

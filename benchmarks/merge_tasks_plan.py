@@ -58,6 +58,7 @@ class Model:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+START = "primer"
 APART = "Orders and contacts merged, without the common start"
 
 
@@ -69,9 +70,7 @@ def plan(folder: Path, *, apart: bool) -> dict[str, list[Model]]:
         apart: whether models that share no more than ftk://tiny are merged too.
     """
     tiny = Model("tiny", "ftk://tiny", "", TINY)
-    base = tuned(
-        folder, "primer", f"the common start: {NUM_PRIMER} rows of each", tiny, list(TASKS), num_rows=NUM_PRIMER
-    )
+    base = tuned(folder, START, f"the common start: {NUM_PRIMER} rows of each", tiny, list(TASKS), num_rows=NUM_PRIMER)
     alone = {task: tuned(folder, task, f"tuned on {task}", base, [task]) for task in TASKS}
     second = tuned(folder, "orders_contacts", "orders, then contacts", alone["orders"], ["contacts"])
     third = tuned(folder, "orders_contacts_events", "orders, then contacts, then events", second, ["events"])
