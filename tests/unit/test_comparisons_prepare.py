@@ -12,7 +12,7 @@ from data_stand_in import assistant, byte_tokenizer, conversation, user
 from test_render_answers import CHATML
 
 from ftk.core.errors import DataError
-from ftk.core.types import Examples
+from ftk.core.types import Comparison, Examples
 from ftk.data.branches import mismatched
 from ftk.data.comparisons import read_comparisons
 from ftk.data.prepare import PreparationReport
@@ -41,6 +41,14 @@ class TestTruncation:
         ]
         assert (report.num_truncated, report.num_dropped, report.num_without_end) == (3, 1, 2)
         assert "1 rows had too little of an answer left after the cut: dropped" in report.lines()[2]
+
+    def test_right_drops_a_pair_of_which_one_side_has_no_answer_left(self) -> None:
+        silent = {**assistant("a" * 20), "train": False}
+        completions = ((silent, user("x"), assistant("good")), (assistant("b"),))
+        row = Comparison((user("q"),), completions, None, 1, "rows.jsonl", {})
+        assert run([row], max_length=200)[1].num_examples == 1
+        with pytest.raises(DataError, match="no row is left of 1"):
+            run([row], truncation="right", max_length=PROMPT_TOKENS + 10)
 
     def test_left_keeps_one_prompt_for_both_sides(self) -> None:
         rows = [pair("q", "abcdef", "b"), pair("q", "a" * 30, "b", row=2)]
