@@ -124,6 +124,15 @@ def test_dpo_pushes_most_where_the_order_is_wrong() -> None:
     torch.testing.assert_close(gradient_P, -0.1 * torch.sigmoid(-margin_P.detach()))
 
 
+def test_rewards_of_orpo_are_mean_log_probabilities() -> None:
+    pairs = pairs_of()
+    nothing_P = torch.zeros_like(pairs.chosen_P)
+    pairs = pairs._replace(ref_chosen_P=nothing_P, ref_rejected_P=nothing_P)
+    chosen_P, rejected_P = loss_of({"name": "orpo", "beta": 0.3}).rewards(pairs)
+    torch.testing.assert_close(chosen_P, 0.3 * pairs.chosen_P / pairs.chosen_lengths_P)
+    torch.testing.assert_close(rejected_P, 0.3 * pairs.rejected_P / pairs.rejected_lengths_P)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -12,7 +12,7 @@ from torch import Tensor
 from trees_stand_in import tree
 
 from ftk.core.config import members
-from ftk.core.types import Batch, Example, TokenScores
+from ftk.core.types import Batch, Example, RouterLoad, TokenScores
 from ftk.data.collate import collate, idle_batch
 from ftk.objectives.preference import PreferenceLoss
 from ftk.objectives.preference.objective import PreferenceObjective
@@ -145,6 +145,28 @@ def test_weights_are_examples_and_tokens_of_chosen_completions() -> None:
     assert objective_of("kto", sft_weight=0.5).weights(batch_of(*SINGLES)) == {"preference": 3, "sft": 2 + 4}
     routed = objective_of("dpo", router_loss_weight=0.1).weights(batch_of(*PAIRS))
     assert routed == {"preference": 3, "router": 7 + 5 + 8}
+
+
+def test_the_baseline_carries_no_gradient_and_is_0_where_nothing_lies_aside() -> None:
+    objective, batch = objective_of("kto"), batch_of(*SINGLES)
+    assert batch.aside is not None
+    scores = scores_of(batch.aside, torch.tensor(-1.0, requires_grad=True))
+    assert not any(one.requires_grad for one in objective.statistics(scores, batch.aside).values())
+    nothing = {"log_ratios_aside": torch.tensor(0.0), "num_aside": torch.tensor(0.0)}
+    terms = objective.terms(scores_of(batch), batch, nothing)
+    assert terms.sums["preference"].isfinite()
+    assert terms.observed["kl_sum"] == 0
+
+
+def test_the_balance_of_experts_joins_the_loss_by_its_weight() -> None:
+    objective, batch = objective_of("dpo", router_loss_weight=0.1), batch_of(*PAIRS)
+    load = RouterLoad(torch.tensor([30.0, 10.0]), torch.tensor([24.0, 16.0]), torch.tensor(40.0))
+    scores = scores_of(batch)._replace(router=load)
+    (seen,) = objective.statistics_batches(batch)
+    assert seen is batch
+    found = objective.terms(scores, batch, objective.statistics(scores, batch)).sums["router"]
+    # Experts times the sum over experts of share of choices times mean probability, for each of 20 tokens.
+    assert float(found) == pytest.approx(0.1 * 2 * (0.75 * 0.6 + 0.25 * 0.4) * 20)
 
 
 @pytest.mark.parametrize("name", ["dpo", "kto"])
