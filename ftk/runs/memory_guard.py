@@ -133,9 +133,10 @@ def compare_memory(expectation: Expectation, folder: Path, device: torch.device)
     if device.type == "cpu" and 0 <= measured - predicted <= PROCESS_BYTES:
         return None
     side = "above" if error > 0 else "below"
+    how = " as the growth of the whole process, evaluations included" if device.type == "cpu" else ""
     return (
-        f"memory: {shown(predicted)} were expected and {shown(measured)} measured: the estimate lay {abs(error):.0%} "
-        f"{side} it (memory.json in the run folder)"
+        f"memory: {shown(predicted)} were expected and {shown(measured)} measured{how}: the estimate lay "
+        f"{abs(error):.0%} {side} it (memory.json in the run folder)"
     )
 
 

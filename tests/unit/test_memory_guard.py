@@ -135,7 +135,8 @@ def test_an_estimate_that_was_off_is_told(monkeypatch, tmp_path):
     assert written["measured_bytes"] == 105 * 10**9
     assert written["relative_error"] == pytest.approx(-5 / 105)
     sentence, _ = compared(monkeypatch, tmp_path, factor=1.25)
-    assert sentence.startswith("memory: 100 GB were expected and 125 GB measured: the estimate lay 20% below it")
+    assert sentence.startswith("memory: 100 GB were expected and 125 GB measured as the growth of the whole process, ")
+    assert "evaluations included: the estimate lay 20% below it" in sentence
     sentence, _ = compared(monkeypatch, tmp_path, factor=0.8)
     assert "25% above it" in sentence
 
