@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
     What is larger than 32 MiB is given back as ever.
 
     Left alone, glibc returns what work on tensors of some megabytes frees, and the kernel clears it page by page when
-    the next operation asks for it: a third of the time of merging three small models by DARE-TIES. Other C libraries
-    have no such setting, and nothing changes.
+    the next operation asks for it: over a quarter of the time of merging three small models by DARE-TIES. Other C
+    libraries have no such setting, and nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,21 +1,17 @@
 """Answers that weigh a fraction, and reasoning that weighs less, stopped and resumed: bitwise the undisturbed run."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
-import pytest
 import torch
+from interrupted import sigterm_at_call
 from run_ftk import Ftk
 from safetensors.torch import load_file
 
 from ftk.train.step import Step
 
 
-def test_fractional_weights_resume_bitwise(
-    recipe_file: Path, tmp_path: Path, ftk_json: Ftk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fractional_weights_resume_bitwise(recipe_file: Path, tmp_path: Path, ftk_json: Ftk) -> None:
     rows = tmp_path / "weighed.jsonl"
     answers = [{"weight": 0.25, "reasoning_content": "hm"}, {"weight": 0}, {"weight": 1, "reasoning_content": "ha"}]
     questions = [{"role": "user", "content": f"{number}?"} for number in range(12)]
@@ -27,17 +23,7 @@ def test_fractional_weights_resume_bitwise(
     task = "task={name: sft, reasoning_weight: 0.5, prompt_loss_weight: 0.125}"
     data = (f"data.train={rows}", f"data.eval={rows}", "data.chat_template=chatml_tools", "evaluation.metrics=[]")
     words = ("train", recipe_file, task, *data)
-    calls = []
-    step = Step.__call__
-
-    def stopped(self: Step, *arguments: object, **named: object) -> object:
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *arguments, **named)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Step, "__call__", stopped)
+    with sigterm_at_call(2, Step, "__call__"):
         answer = ftk_json(*words, "--output", tmp_path / "stopped")
     assert answer["exit_code"] == 75, answer
     resumed = ftk_json(*words, "--output", tmp_path / "stopped")

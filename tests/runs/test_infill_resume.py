@@ -1,12 +1,11 @@
 """Infilling with new tokens beside an adapter, stopped and resumed: bitwise the run that was not interrupted."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 from infill_tokenizers import of_bytes
+from interrupted import sigterm_at_call
 from run_ftk import Ftk
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -35,17 +34,7 @@ training: {{max_steps: 5, batch_size: 4, micro_batch_size: 2, learning_rate: 1.0
 checkpoint: {{every: 1, keep: 2}}
 """
     )
-    calls = []
-    step = Step.__call__
-
-    def stopped(self: Step, *arguments: object, **named: object) -> object:
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *arguments, **named)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Step, "__call__", stopped)
+    with sigterm_at_call(2, Step, "__call__"):
         answer = ftk_json("train", recipe, "--output", tmp_path / "stopped")
     assert answer["exit_code"] == 75, answer
     resumed = ftk_json("train", recipe, "--output", tmp_path / "stopped")

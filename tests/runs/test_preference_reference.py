@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from adapter_files import make_adapter
+from interrupted import sigterm_at_call
 from preference_rows import (
     NUM_PAIRS,
     ONE_STEP,
@@ -211,24 +210,15 @@ def test_a_stopped_reference_pass_goes_on_where_it_stopped(
     recipe: Path, tmp_path: Path, ftk_json: Ftk, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "ROWS_PER_PART", 5)
-    own = reference._part
-    calls: list[int] = []
-
-    def stop_at_the_second(*arguments: Any, **rest: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return own(*arguments, **rest)
-
-    monkeypatch.setattr(reference, "_part", stop_at_the_second)
-    answer = ftk_json("train", recipe, *ONE_STEP)
-    assert (answer["exit_code"], answer["error"]["type"]) == (75, "Stopped")
-    assert len(parts_in(cache)) == 1
-    assert not (tmp_path / "run").exists()
-    resumed = ftk_json("train", recipe, *ONE_STEP)
-    assert "5 are in the cache" in resumed["stderr"]
-    # One of three was there; training and held-out rows are the same here.
-    assert len(calls) == 2 + 2
+    with sigterm_at_call(2, reference, "_part") as calls:
+        answer = ftk_json("train", recipe, *ONE_STEP)
+        assert (answer["exit_code"], answer["error"]["type"]) == (75, "Stopped")
+        assert len(parts_in(cache)) == 1
+        assert not (tmp_path / "run").exists()
+        resumed = ftk_json("train", recipe, *ONE_STEP)
+        assert "5 are in the cache" in resumed["stderr"]
+        # One of three was there; training and held-out rows are the same here.
+        assert len(calls) == 2 + 2
     whole = sorted(path.read_bytes() for path in parts_in(cache))
     shutil.rmtree(cache)
     ftk_json("train", recipe, *ONE_STEP, "--fresh")
