@@ -37,7 +37,7 @@ class Parameter:
 
 
 class Method(Protocol):
-    """What the members of `MergeMethod` have in common. They are frozen settings and keep nothing."""
+    """What all methods have in common. They are frozen settings and keep nothing."""
 
     per_model: ClassVar[tuple[Parameter, ...]]
     needs_base: ClassVar[NeedsBase]

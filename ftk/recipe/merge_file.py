@@ -6,12 +6,11 @@ Source of the format: mergekit's README, "Merge Configuration", and its mergekit
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from ftk.core.config import members
 from ftk.core.errors import RecipeError
 from ftk.merging.configuration import Merge, ModelName, Module, Slice, Source, TokenRow, Tokens, Upscale
-from ftk.merging.methods import MergeMethod
+from ftk.merging.methods import NAMES, method_named
 from ftk.merging.mixture import Mixture
 from ftk.merging.parameters import Setting
 from ftk.recipe.merge_keys import Checked
@@ -37,7 +36,6 @@ KEYS = (
     "chat_template",
     "seed",
 )
-METHODS = members(get_args(MergeMethod)[0])
 PARTS = ("models", "slices", "modules")
 DEPTH_UPSCALE = "depth_upscale"
 """Not a method of its own but a word for slices: the layers twice, the middle ones overlapping."""
@@ -74,7 +72,7 @@ class _Reader:
         if method is None:
             return None
         is_upscale = method == DEPTH_UPSCALE
-        section: Any = METHODS["passthrough" if is_upscale else method]
+        section: Any = method_named("passthrough" if is_upscale else method)
         self._parameters = MethodParameters(section, self._checked)
         return Merge(
             name=method,
@@ -91,7 +89,7 @@ class _Reader:
         )
 
     def _method(self, node: Written | None, root: Written) -> str | None:
-        names = [*METHODS, DEPTH_UPSCALE]
+        names = [*NAMES, DEPTH_UPSCALE]
         if node is None:
             # A file that is no mapping, and a misspelled key, were told by now.
             if isinstance(root.value, dict) and "merge_method" not in {

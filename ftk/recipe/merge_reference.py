@@ -3,7 +3,7 @@
 from typing import Any
 
 from ftk.merging.method import Parameter
-from ftk.recipe.merge_file import METHODS
+from ftk.merging.methods import NAMES, method_named
 from ftk.recipe.reference import section_table, summary
 
 _HEAD = """# Merge reference
@@ -67,7 +67,7 @@ A parameter of a model stands beside it, or in the outer `parameters` for all; o
 
 def merge_page() -> str:
     """The page, in Markdown."""
-    return "\n".join([_HEAD, *(_method(name, section) for name, section in METHODS.items())])
+    return "\n".join([_HEAD, *(_method(name, method_named(name)) for name in NAMES)])
 
 
 def _method(name: str, section: Any) -> str:

@@ -3,19 +3,16 @@
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from ftk.merging.methods import MergeMethod
-
-METHODS: TypeAdapter[Any] = TypeAdapter(MergeMethod)
+from ftk.merging.methods import method_named
 
 
 def merged(
     name: str, tensors: list[Tensor], base: Tensor | None = None, *, seed: int = 0, model: Any = None, **settings: Any
 ) -> Tensor:
     """By the method of this name; `model` has a list of values a parameter, or one value for all models."""
-    method = METHODS.validate_python({"name": name, **settings})
+    method: Any = method_named(name)(**settings)
     given = {
         key: value for key, value in method.model_dump(by_alias=True).items() if key != "name" and value is not None
     }

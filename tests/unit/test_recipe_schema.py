@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from ftk.core.config import ByName, OneOrMore, Section
 from ftk.core.interval import Interval
+from ftk.merging.methods import NAMES, method_named
 from ftk.recipe.json_schema import recipe_schema
 from ftk.recipe.load import load_recipe
 from ftk.recipe.load_stages import load_stages
-from ftk.recipe.merge_file import KEYS, METHODS
+from ftk.recipe.merge_file import KEYS
 from ftk.recipe.merge_reference import merge_page
 from ftk.recipe.moe_file import EXPERT_KEYS
 from ftk.recipe.moe_file import KEYS as MIXTURE_KEYS
@@ -59,9 +60,10 @@ def test_every_field_is_documented_and_on_the_page():
 
 def test_every_key_of_a_merge_is_on_its_page():
     page = merge_page()
-    for key in (*KEYS, *MIXTURE_KEYS, *EXPERT_KEYS, *METHODS):
+    for key in (*KEYS, *MIXTURE_KEYS, *EXPERT_KEYS, *NAMES):
         assert f"`{key}`" in page, key
-    for name, method in METHODS.items():
+    for name in NAMES:
+        method = method_named(name)
         for info in method.model_fields.values():
             assert info.description, f"{name} has a setting without a docstring"
 

@@ -14,12 +14,9 @@ from ftk.merging.layers import HEADS, with_layers
 from ftk.merging.merge import merge_tensors
 from ftk.merging.method import Method
 from ftk.merging.mixture import PROMPTED, Mixture
-from ftk.merging.moe_plan import plan_mixture
 from ftk.merging.open_model import OpenModel, PlannedTensor
 from ftk.merging.plan import Planner
 from ftk.merging.stream import ShardWriter
-from ftk.models.load import load_config
-from ftk.models.settings import ModelSettings
 from ftk.recipe.merge_file import load_merge
 from ftk.recipe.merge_resolved import resolved_merge
 from ftk.recipe.moe_file import resolved_mixture
@@ -157,6 +154,10 @@ def _open(merge: Merge | Mixture, *, fold: Fold | None) -> _Opened:
     sources = {name: open_source(name, fold=fold) for name in merge.models()}
     models = {name: source.model for name, source in sources.items()}
     if isinstance(merge, Mixture):
+        from ftk.merging.moe_plan import plan_mixture
+        from ftk.models.load import load_config
+        from ftk.models.settings import ModelSettings
+
         config = load_config(ModelSettings(id=str(sources[merge.base].folder))).to_dict()
         mixture = plan_mixture(merge, models, config)
         return _Opened(merge, sources, mixture.tensors, None, None, None, mixture.config)
