@@ -56,6 +56,9 @@ def draw_lines(
 ) -> tuple[int, int] | None:
     """Places of a middle of whole lines, of parts of lines where no line is whole; None where there is one line only.
 
+    Uniform over the spans that say something, as nobody asks for an empty line or a bare quote; but where no line does,
+    over all.
+
     Args:
         goes_on: whether the first line is the rest of one that begins before the text.
         is_cut: whether the last line goes on behind the text.
@@ -64,9 +67,15 @@ def draw_lines(
     num_borders = len(borders)
     if num_borders - goes_on - is_cut > 1:
         borders = borders[goes_on : num_borders - is_cut]
-    # A text that begins or ends with a part of a line is not all middle, though every whole line be in it.
-    span = draw_span(len(borders) - 1, rng, longest=longest, or_all=len(borders) < num_borders)
-    return None if span is None else (borders[span[0]], borders[span[1]])
+    is_said = _says_something(text[borders[0] : borders[-1]])
+    while True:
+        # A text that begins or ends with a part of a line is not all middle, though every whole line be in it.
+        span = draw_span(len(borders) - 1, rng, longest=longest, or_all=len(borders) < num_borders)
+        if span is None:
+            return None
+        start, stop = borders[span[0]], borders[span[1]]
+        if not is_said or _says_something(text[start:stop]):
+            return start, stop
 
 
 def draw_characters(text: str, rng: random.Random, *, longest: int | None = None) -> tuple[int, int] | None:
@@ -81,5 +90,9 @@ def draw_line(text: str, rng: random.Random) -> tuple[int, int] | None:
     """
     borders = line_borders(text)
     lines: Sequence[tuple[int, int]] = list(pairwise(borders))[1:-1]
-    worth = [(start, stop) for start, stop in lines if any(map(str.isalnum, text[start:stop]))]
+    worth = [(start, stop) for start, stop in lines if _says_something(text[start:stop])]
     return rng.choice(worth) if worth else None
+
+
+def _says_something(text: str) -> bool:
+    return any(map(str.isalnum, text))

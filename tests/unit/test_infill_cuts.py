@@ -37,6 +37,14 @@ def test_where_no_line_is_whole_parts_are_drawn() -> None:
     assert set(drawn("rest\na\n", goes_on=True)) == {"a\n"}
 
 
+def test_lines_that_say_nothing_are_no_middles_unless_none_says_more() -> None:
+    """As held-out holes are lines with a letter or digit: an empty line or a bare quote fills no hole that is asked."""
+    text = '\n"""\na\n\n)\nb\n'
+    assert set(drawn(text)) == {"a\n", "b\n"}
+    assert all("a" in middle or "b" in middle for middle in drawn(text, longest=None))
+    assert set(drawn("\n)\n\n", longest=1)) == {"\n", ")\n"}
+
+
 def test_a_span_may_be_all_where_there_is_more_beside_it() -> None:
     rng = random.Random(0)
     assert {draw_span(2, rng, or_all=True) for _ in range(60)} == {(0, 1), (1, 2), (0, 2)}
