@@ -1,8 +1,9 @@
 """The merge itself: tensor by tensor from open models to a writer, the next one read while this one is merged."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -13,6 +14,10 @@ from ftk.merging.method import MergeError, Method
 from ftk.merging.open_model import Input, OpenModel, PlannedTensor
 from ftk.merging.stream import ShardWriter
 from ftk.merging.tokens import TokenMatch, matched
+
+READ_BYTES = 64 * 2**20
+"""Inputs in memory at a time, where those of one tensor and the next are not more: while a norm of a thousand numbers
+is merged there is no time to read a matrix."""
 
 
 def merge_tensors(
@@ -58,14 +63,25 @@ def merge_tensors(
 
 
 def _ahead(planned: Sequence[PlannedTensor]) -> Iterator[tuple[PlannedTensor, list[Tensor]]]:
-    """Each tensor with its inputs in memory, those of the next on their way."""
+    """Each tensor with its inputs in memory, those of the next on their way; of small ones, those of several."""
+    waiting, coming = deque(planned), deque[tuple[PlannedTensor, Future[list[Tensor]]]]()
     with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = [pool.submit(_inputs, one) for one in planned[:1]]
-        for number, one in enumerate(planned):
-            tensors = coming.pop().result()
-            coming += [pool.submit(_inputs, after) for after in planned[number + 1 : number + 2]]
+
+        def fetch() -> None:
+            one = waiting.popleft()
+            coming.append((one, pool.submit(_inputs, one)))
+
+        while waiting or coming:
+            if not coming:
+                fetch()
+            one, inputs = coming.popleft()
+            tensors = inputs.result()
+            held = one.input_bytes + sum(after.input_bytes for after, _ in coming)
+            while waiting and (not coming or held + waiting[0].input_bytes <= READ_BYTES):
+                held += waiting[0].input_bytes
+                fetch()
             yield one, tensors
-            del tensors
+            del tensors, inputs
 
 
 def _inputs(one: PlannedTensor) -> list[Tensor]:

@@ -91,3 +91,8 @@ class PlannedTensor:
     def all_inputs(self) -> tuple[Input, ...]:
         """The base first, where there is one."""
         return self.inputs if self.base is None else (self.base, *self.inputs)
+
+    @property
+    def input_bytes(self) -> int:
+        """Of all inputs."""
+        return sum(source.spec.num_bytes for source in self.all_inputs)

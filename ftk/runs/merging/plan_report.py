@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ftk.merging.merge import READ_BYTES
 from ftk.merging.open_model import OpenModel, PlannedTensor
 
 START_BYTES = 350 * 2**20
@@ -58,14 +59,15 @@ def plan_report(
 
 
 def _peak(planned: Sequence[PlannedTensor]) -> int:
-    """While a tensor is merged, the next is read, one waits to be written, and one is written."""
-    inputs = [sum(source.spec.num_bytes for source in one.all_inputs) for one in planned]
+    """While a tensor is merged, the next ones are read, one waits to be written, and one is written."""
+    inputs = [one.input_bytes for one in planned]
     outputs = [one.spec.num_bytes for one in planned]
     # What a method computes on a whole tensor, in float32.
     working = [4 * one.spec.num_elements for one in planned]
     steps = range(len(planned))
+    ahead = min(READ_BYTES, sum(inputs))
     most = max(
-        inputs[at] + sum(inputs[at + 1 : at + 2]) + sum(outputs[max(0, at - 2) : at + 1]) + working[at] for at in steps
+        max(ahead, sum(inputs[at : at + 2])) + sum(outputs[max(0, at - 2) : at + 1]) + working[at] for at in steps
     )
     return START_BYTES + CHUNK_BYTES + most
 
