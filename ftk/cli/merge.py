@@ -77,7 +77,9 @@ def command(
     it appears.
     """
     from ftk.core.errors import RecipeError
+    from ftk.memory.units import parse_bytes
 
+    shard_bytes = parse_bytes(shard_size, place="--shard-size")
     of_folding = {
         "--base": base,
         "--base-precision": base_precision != "dequantized",
@@ -103,7 +105,7 @@ def command(
         raise RecipeError("say where the result goes: --out FOLDER", place="--out")
     if is_file:
         _require_none({**of_adapters, **of_folding}, "of adapters, and a file says all of its merge")
-        return _models(str(source), out, plan=plan, seed=seed, shard_bytes=_bytes(shard_size))
+        return _models(str(source), out, plan=plan, seed=seed, shard_bytes=shard_bytes)
     if plan:
         raise RecipeError("--plan is of merges by a YAML file", place="--plan")
     if as_adapter:
@@ -128,7 +130,7 @@ def command(
         verify=verify,
         text=text,
         seed=seed or 0,
-        shard_bytes=_bytes(shard_size),
+        shard_bytes=shard_bytes,
         tell=tell,
     )
     print(f"Wrote {result['output']} in {result['seconds']:.1f} s.")
@@ -152,6 +154,7 @@ def _models(path: str, out: str | None, *, plan: bool, seed: int | None, shard_b
         return report.as_json()
 
     from ftk.core.freed_memory import keep_freed_memory
+    from ftk.memory.units import shown
     from ftk.runs.merging.hashes import Hashes
 
     keep_freed_memory()
@@ -171,13 +174,15 @@ def _models(path: str, out: str | None, *, plan: bool, seed: int | None, shard_b
             on_tensor=_progress,
         )
     print(
-        f"Wrote {result['num_tensors']} tensors, {_size(result['output_bytes'])}, to {result['output']} "
+        f"Wrote {result['num_tensors']} tensors, {shown(result['output_bytes'])}, to {result['output']} "
         f"in {result['seconds']:.1f} s."
     )
     return result
 
 
 def _print_plan(report: "PlanReport") -> None:
+    from ftk.memory.units import shown
+
     for one in report.tensors:
         sources = " + ".join(_source(source, one["name"]) for source in one["sources"])
         base = f" on {one['base']}" if one["base"] else ""
@@ -186,9 +191,9 @@ def _print_plan(report: "PlanReport") -> None:
         print(f"{one['name']} {one['dtype']} {one['shape']}: {one['method']}{whence}{settings}")
     print()
     for name, size in report.models.items():
-        print(f"reads   {_size(size)} of {name}")
-    print(f"writes  {_size(report.output_bytes)}: {len(report.tensors)} tensors, {report.num_parameters:,} parameters")
-    print(f"memory  about {_size(report.peak_bytes)} at the largest tensor")
+        print(f"reads   {shown(size)} of {name}")
+    print(f"writes  {shown(report.output_bytes)}: {len(report.tensors)} tensors, {report.num_parameters:,} parameters")
+    print(f"memory  about {shown(report.peak_bytes)} at the largest tensor")
 
 
 def _source(source: Mapping[str, Any], output: str) -> str:
@@ -206,24 +211,6 @@ def _numbers(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise RecipeError(f"{text!r} are no weights. Expected numbers such as 0.7,0.3", place="--weights") from error
-
-
-def _bytes(text: str) -> int:
-    import re
-
-    from ftk.core.errors import RecipeError
-
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?)[bB]?\s*", text)
-    size = round(float(match[1]) * 1000 ** " kmg".index(match[2].lower() or " ")) if match else 0
-    if size < 1:
-        raise RecipeError(f"{text!r} is no size of a file. Expected such as 5GB or 300MB", place="--shard-size")
-    return size
-
-
-def _size(num_bytes: int) -> str:
-    if num_bytes >= 1e9:
-        return f"{num_bytes / 1e9:.2f} GB"
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} KB"
 
 
 def _progress(number: int, total: int) -> None:

@@ -150,7 +150,7 @@ def test_flags_that_do_not_go_together(ftk_json: Ftk):
         ((), "name a merge's YAML file"),
         (("a", "--plan"), "--out FOLDER"),
         (("a", "--out", "out", "--plan"), "--plan is of merges by a YAML file"),
-        (("merge.yaml", "--out", "out", "--shard-size", "5 apples"), "no size of a file"),
+        (("merge.yaml", "--out", "out", "--shard-size", "5 apples"), "does not say a size"),
     ):
         answer = ftk_json("merge", *words)
         assert answer["exit_code"] == 2

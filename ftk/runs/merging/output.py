@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ftk.core.atomic import try_to_write
 from ftk.core.errors import RecipeError
+from ftk.memory.units import shown
 from ftk.models.locate import model_folder
 
 SHARD_BYTES = 5 * 10**9
@@ -60,7 +61,7 @@ def require_space(out: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise RecipeError(
-            f"{out} needs {num_bytes / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB free. Free some, or name a "
-            "folder on another disk",
+            f"{out} needs {shown(num_bytes)}, and its disk has {shown(free)} free. Free some, or name a folder on "
+            "another disk",
             place="--out",
         )
