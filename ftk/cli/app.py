@@ -11,6 +11,7 @@ import atexit
 import gc
 import importlib
 import inspect
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -21,6 +22,7 @@ import typer
 from ftk import __version__
 from ftk.cli.flags import RECIPE_FLAGS, as_overrides
 from ftk.cli.output import UsageError, finish
+from ftk.core.signals import raising
 
 Function = Callable[..., Mapping[str, object] | None]
 
@@ -46,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     # Python's last search for garbage walks every object of every import, for up to half a second, and frees nothing.
     atexit.register(gc.freeze)
+    # Where Ctrl-C is ignored, as behind nohup, it stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, raising(KeyboardInterrupt))
     words = list(sys.argv[1:] if arguments is None else arguments)
     before_dashes = words[: words.index("--")] if "--" in words else words
     sys.exit(finish(lambda: _call(words), as_json="--json" in before_dashes))

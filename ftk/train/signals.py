@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from ftk.core.errors import Interrupted, Stopped
+from ftk.core.signals import raising
 
 AT_ONCE = "stopped at once. The same command goes on from the last checkpoint"
 
@@ -58,10 +59,8 @@ def stopping_at_once() -> Iterator[None]:
         Stopped: on SIGTERM.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped("stopped by SIGTERM. The same command goes on from the last checkpoint, if there is one yet")
-
-    previous = signal.signal(signal.SIGTERM, stop)
+    sentence = "stopped by SIGTERM. The same command goes on from the last checkpoint, if there is one yet"
+    previous = signal.signal(signal.SIGTERM, raising(lambda: Stopped(sentence)))
     try:
         yield
     finally:
