@@ -5,11 +5,13 @@ Shapes: B rows, L positions, N examples, T tokens, E experts.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, device
+
+if TYPE_CHECKING:  # torch takes seconds to load, and processes that look at rows have no use for it
+    from torch import Tensor, device
 
 REFERENCE_LOGPS = "reference_logps"
 """The column of an example that the model gave as its training began, and not the data."""
@@ -143,14 +145,14 @@ class Examples(Sequence[Example]):
 class Batch:
     """Rows of one forward pass, padded at the right or packed."""
 
-    input_ids_BL: Tensor
-    position_ids_BL: Tensor
+    input_ids_BL: "Tensor"
+    position_ids_BL: "Tensor"
     """Positions count from 0 within each document."""
-    document_ids_BL: Tensor
+    document_ids_BL: "Tensor"
     """0 for padding; documents of a row count from 1. Tokens of different documents never see each other."""
-    weights_BL: Tensor
+    weights_BL: "Tensor"
     """float32 loss weight of each token as a target; 0 on padding and on each document's first token."""
-    answers_BL: Tensor
+    answers_BL: "Tensor"
     """bool: tokens of learned answers, on which accuracy is counted."""
     packed: bool
     """Whether some row holds more than one document."""
@@ -159,19 +161,19 @@ class Batch:
     num_examples: int
     indices: tuple[int, ...]
     """Which examples lie in the batch, row by row; empty for a row that only keeps processes in step."""
-    branches_BL: Tensor | None = None
+    branches_BL: "Tensor | None" = None
     """0 on the trunk of a document, k on its k-th completion; None where every document is one text.
 
     So it is, too, where each prompt has a single completion: what `answers_BL` marks is its completion then.
     A token sees the trunk and its own branch alone, and positions of every branch go on from the trunk's end."""
-    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    columns: "Mapping[str, Tensor]" = field(default_factory=dict)
     """Figures known of each example, by name, float32 [N, ...]; a row that only keeps processes in step has zeros."""
     aside: "Batch | None" = None
     """What statistics alone look at: the same prompts and columns with the completions of branch -1, as branch 1.
 
     A row that only keeps processes in step has one where the others have one."""
 
-    def to(self, target: device) -> "Batch":
+    def to(self, target: "device") -> "Batch":
         branches_BL = self.branches_BL
         return replace(
             self,
@@ -189,20 +191,20 @@ class Batch:
 class RouterLoad(NamedTuple):
     """What the routers of a mixture of experts did, summed over the real tokens of a batch."""
 
-    counts_E: Tensor
+    counts_E: "Tensor"
     """Times each expert was chosen, summed over layers; no gradient."""
-    probabilities_E: Tensor
+    probabilities_E: "Tensor"
     """Sum of router probabilities, over layers; carries the gradient."""
-    num_tokens: Tensor
+    num_tokens: "Tensor"
     """Tokens times layers, the divisor of both."""
 
 
 class TokenScores(NamedTuple):
     """What the model says of a batch. A named tuple, so that wrappers for sharded weights find its tensors."""
 
-    logps_BL: Tensor
+    logps_BL: "Tensor"
     """float32, nats: log p(token at l | tokens before it in its document). 0 where the weight is 0."""
-    correct_BL: Tensor
+    correct_BL: "Tensor"
     """bool: the token at l was the most probable one. False where the weight is 0."""
     router: RouterLoad | None = None
 
@@ -210,9 +212,9 @@ class TokenScores(NamedTuple):
 class Terms(NamedTuple):
     """What an objective adds up over a batch."""
 
-    sums: dict[str, Tensor]
+    sums: "dict[str, Tensor]"
     """Unnormalised sums by term name; the step divides each by its own weight over the whole optimizer step."""
-    observed: dict[str, Tensor]
+    observed: "dict[str, Tensor]"
     """Sums to log, without gradient, such as `num_correct` beside `num_answer_tokens`."""
 
 
@@ -225,10 +227,10 @@ class Objective(Protocol):
     def statistics_batches(self, batch: Batch) -> Sequence[Batch]:
         """What `statistics` must see of a batch, scored without gradients: itself, what lies aside, or nothing."""
 
-    def statistics(self, scores: TokenScores, batch: Batch) -> dict[str, Tensor]:
+    def statistics(self, scores: TokenScores, batch: Batch) -> "dict[str, Tensor]":
         """Sums of this batch that the whole step adds up before any `terms`; empty where none are needed."""
 
-    def terms(self, scores: TokenScores, batch: Batch, statistics: Mapping[str, Tensor]) -> Terms:
+    def terms(self, scores: TokenScores, batch: Batch, statistics: "Mapping[str, Tensor]") -> Terms:
         """The unnormalised sums of this batch."""
 
     def figures(self, observed: Mapping[str, float]) -> dict[str, float]:
