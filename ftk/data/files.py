@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,15 @@ def _lines(path: Path, *, name: str) -> Iterator[bytes]:
 
 
 def _read_jsonl(lines: Iterable[bytes], *, name: str, strict: bool) -> Iterator[tuple[int, Row]]:
+    # json.loads makes a decoder for each call with an option, which takes as long as to decode the row.
+    loads: Callable[[str], Any] = json.loads if strict else partial(json.loads, strict=False)
     is_empty = True
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         is_empty = False
         try:
-            row = json.loads(line.decode("utf-8"), strict=strict)
+            row = loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise _not_utf8(f"{name}:{number}", error) from error
         except json.JSONDecodeError as error:
