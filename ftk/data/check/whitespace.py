@@ -28,8 +28,9 @@ class Whitespace:
             if unseen is not None:
                 yield CONTROL, f"U+{ord(unseen):04X} in {turn.side}"
                 break
-        if any(turn.text != turn.text.strip() and not turn.text.isspace() for turn in row.turns):
-            yield AROUND, next(turn.side for turn in row.turns if turn.text != turn.text.strip())
+        around = [turn for turn in row.turns if turn.text != turn.text.strip()]
+        if any(not turn.text.isspace() for turn in around):
+            yield AROUND, around[0].side
         for turn in row.turns:
             if _may_have_run(turn.text) and _RUN.search(turn.text):
                 yield WITHIN, turn.side
