@@ -1,12 +1,15 @@
 """`ftk data check`: single rows."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from check_stand_in import ANSWERS, Check, Row, found, only, plain, qa
 
 from ftk.core.errors import DataError, RecipeError
+from ftk.data.check.casing import style
 from ftk.data.check.scan import ROWS_AT_ONCE
 from ftk.runs.check_data import check_data
 from ftk.runs.check_plan import CheckRequest
@@ -96,6 +99,13 @@ def test_casing_of_labels(check: Check) -> None:
     assert finding.details == ("'yes', mostly 'Yes'", "'NO', mostly 'No'")
 
 
+@pytest.mark.parametrize("accent", ["", "é"])
+def test_styles_of_texts(accent: str) -> None:
+    small = f"some words, {accent}12"
+    assert [style(text) for text in (small.upper(), small, small.title())] == [1, 2, 3]
+    assert style("1234567890.12") == style("日本" * 6) == style("short") == 0
+
+
 def test_casing_of_texts(check: Check) -> None:
     rows = [qa(f"What is number {number}?", f"{ANSWERS[number % 4]} {number}") for number in range(20)]
     report = check([*rows, qa("WHAT IS THIS THING?", ANSWERS[0]), qa("What is that?", "it is a small town.")])
@@ -144,6 +154,12 @@ def test_several_processes_find_the_same(check: Check, monkeypatch: pytest.Monke
     assert together.findings == alone.findings
     assert found(alone, "empty") == [("error", 1, (len(rows),))]
     assert found(alone, "exact_duplicate")[0][1] == len(rows) - 1 - 2999
+
+
+def test_what_looks_at_rows_does_not_load_torch() -> None:
+    program = "import sys, ftk.data.check, ftk.data.check.scan, ftk.data.check.near_duplicates; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "datasets"} & set(done.stdout.split())
 
 
 def test_bad_input_is_refused(check: Check, tmp_path: Path) -> None:
