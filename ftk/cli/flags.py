@@ -37,7 +37,7 @@ RECIPE_FLAGS = (
     Flag("learning_rate", "training.learning_rate", "Peak learning rate"),
     Flag("precision", "training.precision", "auto, fp32, bf16 or fp16"),
     Flag("processes", "parallel.processes", "Number of processes, or auto"),
-    Flag("strategy", "parallel.strategy", "ddp or fsdp"),
+    Flag("strategy", "parallel.strategy", "ddp, fsdp or fsdp_offload"),
     Flag("seed", "seed", "Seed of everything random"),
 )
 

@@ -65,13 +65,14 @@ def training_peak(architecture: Architecture, weights: Inventory, setup: Setup) 
     for kind, num_bytes in held.items():
         ledger.take(kind, 0 if share.on_host else round(num_bytes))
     ledger.take("overhead", buffer_bytes(architecture, setup) + overhead_bytes(setup))
-    _step(ledger, architecture, setup, share, update_bytes=round(_update_bytes(weights, setup, share)))
+    update = round(_update_bytes(weights, setup, share))
+    _step(ledger, architecture, setup, share, update_bytes=0 if share.on_host else update)
     held_at_peak = ledger.peak
     activations = {kind: held_at_peak.get(kind, 0) for kind in ACTIVATIONS}
     names = ("weights", "adapter", "gradients", "optimizer", "logits", "overhead")
     peak = MemoryBytes(**{name: held_at_peak.get(name, 0) for name in names}, activations=sum(activations.values()))
     gradients = 4 * (added if setup.adapter else weights.total) * share.gradients
-    host = round(sum(held.values()) + gradients) if share.on_host else 0
+    host = round(sum(held.values()) + gradients) + update if share.on_host else 0
     return Peak(peak, ledger.peak_moment, activations, host)
 
 

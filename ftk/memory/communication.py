@@ -1,5 +1,6 @@
 """How weights, gradients and states are divided over devices, and the buffers by which they travel."""
 
+import math
 from dataclasses import dataclass
 
 from ftk.memory.architecture import Architecture
@@ -34,7 +35,8 @@ def shares(setup: Setup) -> Shares:
         case "zero2":
             return Shares(1, part, part, gathers=False)
         case "fsdp_offload":
-            return Shares(part, part, part, gathers=True, on_host=True)
+            # A CPU's shards lie in the machine's memory as it is.
+            return Shares(part, part, part, gathers=True, on_host=setup.device == "cuda")
         case _:
             return Shares(part, part, part, gathers=True)
 
@@ -45,8 +47,9 @@ def buffer_bytes(architecture: Architecture, setup: Setup) -> int:
     Derivation for weights in parts, from `fully_shard` of torch 2.13: the outermost group (embedding, head, last norm)
     stays whole from its first use to its last; of the layers, the one at work and the one that is fetched ahead are.
     In the backward pass a layer's gradients are whole in float32 until they are summed and divided, and those of the
-    layer before are on their way meanwhile. DDP needs none: gradients are views into its buckets and are summed there.
-    Stage 2 sums a layer's gradients at a time.
+    layer before are on their way meanwhile. Where parts lie in the machine's memory, that of the layer that is fetched
+    comes to the device first, and those of the summed gradients of two leave from there. DDP needs none: gradients are
+    views into its buckets and are summed there. Stage 2 sums a layer's gradients at a time.
     """
     if setup.processes == 1 or setup.strategy in ("ddp", "zero1"):
         return 0
@@ -57,4 +60,7 @@ def buffer_bytes(architecture: Architecture, setup: Setup) -> int:
     if setup.strategy == "zero2":
         return gradients
     outer = architecture.vocabulary * architecture.hidden * (1 if architecture.tied else 2)
-    return setup.frozen_bytes * (outer + 2 * layer) + gradients
+    passing = 0
+    if shares(setup).on_host:
+        passing = math.ceil((setup.frozen_bytes * layer + gradients) / setup.processes)
+    return setup.frozen_bytes * (outer + 2 * layer) + gradients + passing

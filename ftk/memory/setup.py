@@ -8,7 +8,8 @@ Attention = Literal["eager", "sdpa", "flash"]
 Strategy = Literal["ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp_offload"]
 
 STRATEGIES: tuple[Strategy, ...] = ("ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp_offload")
-"""How a model may be spread over devices. ftk trains with `ddp` and `fsdp`; the others are answered for comparison."""
+"""How a model may be spread over devices. ftk trains with `ddp`, `fsdp` and `fsdp_offload`; the others are answered for
+comparison."""
 
 
 @dataclass(frozen=True, slots=True)

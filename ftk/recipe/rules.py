@@ -25,11 +25,12 @@ def _quantization(recipe: Recipe) -> Iterator[Violation]:
             f"quantization: {name} and tuning: full do not go together: quantized weights take no gradient. "
             "Use tuning: lora, or quantization: null",
         )
-    if recipe.parallel.strategy == "fsdp":
+    if recipe.parallel.shards:
         yield (
             "quantization",
-            f"quantization: {name} and parallel.strategy: fsdp do not go together: packed integers cannot be sharded "
-            "by rows. Use strategy: ddp, under which each process holds the quantized weights",
+            f"quantization: {name} and parallel.strategy: {recipe.parallel.strategy} do not go together: packed "
+            "integers cannot be sharded by rows. Use strategy: ddp, under which each process holds the quantized "
+            "weights",
         )
 
 
@@ -41,11 +42,11 @@ def _precision(recipe: Recipe) -> Iterator[Violation]:
             f"model.dtype: {model.dtype} and tuning: full do not go together: updates below the precision of a 16-bit "
             "weight vanish. Leave model.dtype at auto (trained weights stay float32) and set training.precision: bf16",
         )
-    if training.precision == "fp16" and recipe.parallel.strategy == "fsdp":
+    if training.precision == "fp16" and recipe.parallel.shards:
         yield (
             "training.precision",
-            "training.precision: fp16 and parallel.strategy: fsdp do not go together: loss scaling would need the "
-            "overflow of every shard. Use bf16, or strategy: ddp",
+            f"training.precision: fp16 and parallel.strategy: {recipe.parallel.strategy} do not go together: loss "
+            "scaling would need the overflow of every shard. Use bf16, or strategy: ddp",
         )
     if model.attention.startswith("flash_attention") and training.precision == "fp32":
         yield (
@@ -56,11 +57,12 @@ def _precision(recipe: Recipe) -> Iterator[Violation]:
 
 
 def _optimizer(recipe: Recipe) -> Iterator[Violation]:
-    if recipe.training.optimizer.name == "adamw_8bit" and recipe.parallel.strategy == "fsdp":
+    strategy = recipe.parallel.strategy
+    if recipe.training.optimizer.name == "adamw_8bit" and recipe.parallel.shards:
         yield (
             "training.optimizer",
-            "training.optimizer: adamw_8bit and parallel.strategy: fsdp do not go together: states share constants in "
-            "blocks, which shards would cut. Use adamw, whose states fsdp shards, or strategy: ddp",
+            f"training.optimizer: adamw_8bit and parallel.strategy: {strategy} do not go together: states share "
+            f"constants in blocks, which shards would cut. Use adamw, whose states {strategy} shards, or strategy: ddp",
         )
 
 

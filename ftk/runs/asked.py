@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import cast, get_args
 
 from ftk.core.errors import RecipeError
 from ftk.memory.gpus import find_gpu
@@ -11,6 +11,7 @@ from ftk.memory.units import one_of, parse_count
 from ftk.recipe.load import LoadedRecipe, load_recipe
 from ftk.recipe.load_values import recipe_of
 from ftk.runs.estimate import Device, Pace, Question, question
+from ftk.train.settings import Strategy
 
 DTYPES = {
     "bf16": "bf16",
@@ -21,6 +22,8 @@ DTYPES = {
     "fp32": "fp32",
     "float32": "fp32",
 }
+TRAINABLE = get_args(Strategy)
+"""Ways to spread a model in which ftk trains, and so a recipe can name; the others are answered for comparison."""
 OPTIMIZERS = {"adamw": "adamw", "adam": "adamw", "sgd": "sgd", "momentum": "{name: sgd, momentum: 0.9}"}
 
 
@@ -150,7 +153,7 @@ def _overrides(flags: Flags) -> Iterator[str]:
         yield f"parallel.processes={_whole(flags.processes, '--processes')}"
     if flags.strategy is not None:
         known = one_of(flags.strategy, {one: one for one in STRATEGIES}, place="--strategy")
-        if known in ("ddp", "fsdp"):
+        if known in TRAINABLE:
             yield f"parallel.strategy={known}"
 
 

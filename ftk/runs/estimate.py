@@ -232,7 +232,7 @@ def _attention(recipe: Recipe, numbers: ModelNumbers, device: Device) -> Attenti
 
 
 def _strategy(asked: Strategy, recipe: Recipe) -> Strategy:
-    if recipe.quantization is not None and asked in ("zero3", "fsdp_offload"):
+    if recipe.quantization is not None and asked == "zero3":
         raise RecipeError(
             f"quantization: {recipe.quantization.name} and {asked} do not go together: packed integers cannot be "
             "divided by rows. Use ddp, zero1 or zero2",

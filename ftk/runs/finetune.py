@@ -36,7 +36,7 @@ from ftk.train.optimizers import AdamW8bit
 from ftk.train.own_rates import give_own_rates
 from ftk.train.random_state import seed_everything
 from ftk.train.rehearse import CPU_TOKENS, find_micro_batch_tokens
-from ftk.train.shard import spread, unwrapped
+from ftk.train.shard import offload_note, spread, unwrapped
 from ftk.train.signals import stopping_at_once
 from ftk.train.step import Step
 from ftk.train.trackers import check_trackers
@@ -59,7 +59,7 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False,
     recipe = loaded.recipe
     _check_services(recipe)
     quieten()
-    accelerator = join_group(recipe.training.precision)
+    accelerator = join_group(recipe.training.precision, strategy=recipe.parallel.strategy)
     if isinstance(recipe.training.optimizer, AdamW8bit):
         recipe.training.optimizer.check_device(accelerator.device)
     say = _voice(accelerator)
@@ -70,17 +70,18 @@ def finetune(loaded: LoadedRecipe, *, resume: bool = False, fresh: bool = False,
     bias = read_run_bias(recipe, data)
     check_far(recipe, data)
     expected = expect_memory(recipe, partial(_worst, loaded, data, accelerator), accelerator, say, force=force)
-    start = load_start(recipe, accelerator, new_tokens=data.new_tokens)
+    start = load_start(recipe, accelerator, new_tokens=data.new_tokens, fits_whole=expected.fits_whole)
     data = with_reference(data, start, recipe, accelerator, say)
     # Adapters start from the same draws on every process.
     seed_everything(recipe.seed)
     tuned = tune(start, recipe, accelerator)
     with _run_folder(loaded, accelerator, resume=resume, fresh=fresh) as folder:
-        for line in _about(folder, loaded, data, tuned):
+        note = offload_note(recipe.parallel.strategy, accelerator)
+        for line in [*_about(folder, loaded, data, tuned), *([note] if note else [])]:
             say(line)
         measure = Measure(recipe, data, tuned, folder, accelerator, say, bias)
-        before = measure.before()
         model = spread(tuned.scoring, accelerator, strategy=recipe.parallel.strategy, compile=recipe.training.compile)
+        before = measure.before(model)
         publisher = Publisher(loaded, data, tuned, model, accelerator)
         result = _train(loaded, data, tuned, model, folder, accelerator, measure, publisher)
         after = measure.after(model)

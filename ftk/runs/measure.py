@@ -100,19 +100,21 @@ class Measure:
                 return dict(loss_metrics(model, self._batches, self._accelerator))
             return dict(objective_metrics(model, self._objective, self._batches, self._accelerator))
 
-    def before(self) -> Figures:
-        """The model before it is tuned, also with examples in the prompt; measured once, however often it resumes."""
+    def before(self, model: nn.Module) -> Figures:
+        """The model before it is tuned, as `spread` returned it, also with examples in the prompt.
+
+        It is measured once, however often the run resumes.
+        """
         path = self._folder.evaluations / "before.json"
         if path.exists():
             return Figures.load(path)
         if not self._settings.before:
             return Figures()
-        return self._everything(self._tuned.scoring, "before", self._settings.shots, path)
+        return self._everything(model, "before", self._settings.shots, path)
 
     def after(self, model: nn.Module) -> Figures:
         """The tuned model, as `spread` returned it, asked without examples."""
-        with gathered(model) if is_sharded(model) else nullcontext():
-            return self._everything(model, "after", (0,), self._folder.evaluations / "after.json")
+        return self._everything(model, "after", (0,), self._folder.evaluations / "after.json")
 
     def forgetting(self, before: Figures, after: Figures) -> str | None:
         """A sentence where the model has forgotten more than the recipe puts up with."""
@@ -122,6 +124,22 @@ class Measure:
         return forgetting(before.metrics[GENERAL_LOSS], after.metrics[GENERAL_LOSS], max_forgetting=limit)
 
     def _everything(self, model: nn.Module, when: str, shots: tuple[int, ...], path: Path) -> Figures:
+        with gathered(model) if is_sharded(model) and self._asks_apart else nullcontext():
+            figures = self._figures(model, when, shots)
+        if self._accelerator.is_main_process:
+            figures.save(path)
+        self._accelerator.wait_for_everyone()
+        return figures
+
+    @property
+    def _asks_apart(self) -> bool:
+        """Whether processes call the model differently often, for which each needs whole weights: losses do not."""
+        settings = self._settings
+        return bool(settings.metrics or self._bias is not None or settings.passkey is not None or self._data.infilling)
+
+    def _figures(self, model: nn.Module, when: str, shots: tuple[int, ...]) -> Figures:
+        # First a call of the whole: `fully_shard` takes what is called first for the module that holds all others.
+        general = self._general(model)
         metrics: dict[str, float] = {}
         sample = None
         data = self._data.eval
@@ -140,12 +158,7 @@ class Measure:
         metrics |= self._long_context.measure(model)
         if when == "before":
             metrics |= self._long_context.measure_unscaled(model, self._tuned.causal_lm)
-        metrics |= self._general(model)
-        figures = Figures(metrics, sample)
-        if self._accelerator.is_main_process:
-            figures.save(path)
-        self._accelerator.wait_for_everyone()
-        return figures
+        return Figures(metrics | general, sample)
 
     def _answers(
         self, when: str, num_shots: int, rows: Sequence[Conversation], *, suffix: str = ""

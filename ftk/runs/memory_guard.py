@@ -20,6 +20,7 @@ from ftk.recipe.schema import Recipe
 from ftk.runs.advising.fit import find_fit, nothing_fits
 from ftk.runs.advising.memory_size import free_bytes
 from ftk.runs.estimate import Device, Question, estimate, question
+from ftk.runs.host_memory import host_memory
 from ftk.runs.model_numbers import ModelNumbers
 from ftk.train.peak_memory import held_bytes, peak_memory_bytes
 
@@ -63,6 +64,13 @@ class Expectation:
             return f"memory could not be estimated ({self.why_not}); {free}"
         return f"memory {shown(self.answer.per_device.bytes.total - self.started)} expected, {free}"
 
+    @property
+    def fits_whole(self) -> bool:
+        """Whether the device holds all weights as they are loaded, before any of them go to other processes."""
+        if self.answer is None or self.free is None:
+            return True
+        return self.answer.training.weights + self.answer.training.adapter <= self.free
+
     def lacks(self, num_sharing: int) -> bool:
         """Whether it cannot fit, even if the estimate is too high by as much as it may be."""
         if self.answer is None or self.free is None:
@@ -102,8 +110,12 @@ def expect_memory(
         CONTEXT_BYTES if device.type == "cuda" else 0,
     )
     say(expectation.line())
-    if _anywhere(expectation.lacks(_sharing(device)), accelerator):
-        message = _refusal(asked, ask, expectation, _sharing(device))
+    host = host_memory(answer, device, fits_whole=expectation.fits_whole) if answer is not None else None
+    if host is not None:
+        say(host.line())
+    lacks_host = host is not None and host.lacks
+    if _anywhere(lacks_host or expectation.lacks(_sharing(device)), accelerator):
+        message = host.refusal() if host is not None and lacks_host else _refusal(asked, ask, expectation, device)
         if not force:
             raise SetupError(f"{message}. --force goes on in spite of it")
         say(f"{message}. Going on all the same (--force)")
@@ -184,7 +196,10 @@ def _ask(
     return replace(asked, setup=setup)
 
 
-def _refusal(asked: Question | None, ask: Callable[..., Question], expectation: Expectation, num_sharing: int) -> str:
+def _refusal(
+    asked: Question | None, ask: Callable[..., Question], expectation: Expectation, device: torch.device
+) -> str:
+    num_sharing = _sharing(device)
     if asked is None or expectation.answer is None or expectation.free is None:
         return "the run cannot fit on the device of another process, which says why"
     started = expectation.started

@@ -1,6 +1,7 @@
 """The model of a run: loaded and quantized where asked, then wrapped so that the chosen weights move."""
 
 from collections import Counter
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,10 +88,16 @@ class StartModel:
     """Tokens that it has got rows for, which are not trained yet."""
 
 
-def load_start(recipe: Recipe, accelerator: "Accelerator", *, new_tokens: NewTokens | None = None) -> StartModel:
+def load_start(
+    recipe: Recipe, accelerator: "Accelerator", *, new_tokens: NewTokens | None = None, fits_whole: bool = True
+) -> StartModel:
     """Load the model, quantized where the recipe says so; of an adapter folder the base with its adapter.
 
-    `new_tokens` get rows in it.
+    Args:
+        recipe: says which model, and what will be done with it.
+        accelerator: on whose device it will run.
+        new_tokens: get rows in it.
+        fits_whole: whether the device holds all of its weights; where it does not, those to be sharded wait on the CPU.
 
     Raises:
         ModelError: the model cannot be used or extended, or a format does not go with it.
@@ -101,7 +108,7 @@ def load_start(recipe: Recipe, accelerator: "Accelerator", *, new_tokens: NewTok
     model: Any = load_model(
         recipe.model,
         dtype=frozen_dtype(recipe, precision),
-        device=accelerator.device,
+        device=accelerator.device if fits_whole else loading_device(recipe, accelerator),
         quantization_config=recipe.quantization.loading_config(FROZEN_DTYPES[precision])
         if recipe.quantization
         else None,
@@ -111,14 +118,25 @@ def load_start(recipe: Recipe, accelerator: "Accelerator", *, new_tokens: NewTok
         # All weights move and are written: the adapter becomes part of them.
         model = model.merge_and_unload()
     if new_tokens is not None:
-        if recipe.tuning.name != "full" and recipe.parallel.strategy == "fsdp":
+        if recipe.tuning.name != "full" and recipe.parallel.shards:
             raise RecipeError(
-                f"tuning: {recipe.tuning.name} with new tokens and parallel.strategy: fsdp do not go together: rows of "
-                "a sharded embedding cannot be trained apart. Use strategy: ddp",
+                f"tuning: {recipe.tuning.name} with new tokens and parallel.strategy: {recipe.parallel.strategy} do "
+                "not go together: rows of a sharded embedding cannot be trained apart. Use strategy: ddp",
                 place="parallel.strategy",
             )
         grow_vocabulary(model, new_tokens.num_tokens, new_token_ids=new_tokens.ids)
     return StartModel(place, model, () if new_tokens is None else new_tokens.ids)
+
+
+def loading_device(recipe: Recipe, accelerator: "Accelerator") -> torch.device:
+    """Where a model is loaded to that the device does not hold whole: the CPU, if it will be sharded.
+
+    What computes with the whole model before that keeps it on the device: the reference of preferences, and the proof
+    that flash attention, which knows GPUs alone, keeps documents apart.
+    """
+    shards = recipe.parallel.shards and accelerator.num_processes > 1
+    is_used_whole = recipe.task.needs_reference or recipe.model.attention.startswith("flash")
+    return torch.device("cpu") if shards and not is_used_whole else accelerator.device
 
 
 def frozen_dtype(recipe: Recipe, precision: Precision) -> torch.dtype:
@@ -167,7 +185,7 @@ def tune(
     weight = own_weight if asked is None else asked
     parameters = list(model.parameters())
     # What is proven must be what will run: flash attention takes float32 weights under autocast alone.
-    with accelerator.autocast():
+    with _autocast(model, recipe, accelerator):
         scoring = ScoringModel(
             model, budget=budget, router=weight > 0, trees=recipe.task.rows == "pairs", has_numbers=has_numbers
         )
@@ -182,6 +200,16 @@ def tune(
         router_loss_weight=own_weight,
         beside=tuple(trained_whole(model)),
     )
+
+
+def _autocast(model: nn.Module, recipe: Recipe, accelerator: "Accelerator") -> AbstractContextManager[object]:
+    """The run's autocast, on the device where the model lies: Accelerate knows the one on which it will run."""
+    kind = next(model.parameters()).device.type
+    if kind == accelerator.device.type:
+        own: AbstractContextManager[object] = accelerator.autocast()
+        return own
+    precision = resolve_precision(recipe.training.precision, accelerator.device)
+    return torch.autocast(kind, dtype=FROZEN_DTYPES[precision], enabled=precision != "fp32")
 
 
 def _tuned(start: StartModel, recipe: Recipe) -> Any:

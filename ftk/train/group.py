@@ -3,11 +3,12 @@
 import os
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from ftk.train.precision import resolve_precision
+from ftk.train.settings import Strategy
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -16,10 +17,14 @@ SLURM_PORT = 29500
 """First of the thousand ports among which a Slurm job takes the one that its number gives."""
 
 
-def join_group(precision: Literal["auto", "fp32", "bf16", "fp16"]) -> "Accelerator":
+def join_group(precision: Literal["auto", "fp32", "bf16", "fp16"], *, strategy: Strategy = "ddp") -> "Accelerator":
     """The devices and processes of this run, as Accelerate sees them, with threads shared out.
 
     Under ftk's own launcher, torchrun, `accelerate launch` or Slurm the group that is found is joined.
+
+    Args:
+        precision: in which the device computes.
+        strategy: how the model will be spread, for which the group must speak.
 
     Raises:
         SetupError: the device cannot compute in `precision`.
@@ -35,8 +40,20 @@ def join_group(precision: Literal["auto", "fp32", "bf16", "fp16"]) -> "Accelerat
         mixed_precision="no" if resolved == "fp32" else resolved,
         cpu=device.type == "cpu",
         # The others wait while the first process saves a large model or writes an evaluation.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2), **group_backend(strategy, device))],
     )
+
+
+def group_backend(strategy: Strategy, device: torch.device) -> dict[str, Any]:
+    """What Accelerate is told of the backend; nothing where its own choice by the device is right.
+
+    Offloaded shards are gathered, and the norm of their gradients is summed, as tensors of the CPU, which NCCL does not
+    know: gloo does that beside it. Accelerate 1.15 passes the name on (`PartialState._prepare_backend`), but for one
+    process on its own, where it would take it for a group.
+    """
+    # By the same variable Accelerate knows that there is a group.
+    offloads = strategy == "fsdp_offload" and device.type == "cuda" and "LOCAL_RANK" in os.environ
+    return {"backend": "cpu:gloo,cuda:nccl"} if offloads else {}
 
 
 def best_device() -> torch.device:

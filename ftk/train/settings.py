@@ -10,6 +10,8 @@ from ftk.train.optimizers import AdamW, Optimizer
 from ftk.train.schedules import Cosine, Schedule
 
 Positive = Annotated[int, Field(gt=0)]
+Strategy = Literal["ddp", "fsdp", "fsdp_offload"]
+"""How a model is spread over processes."""
 
 
 class Training(Section):
@@ -63,8 +65,18 @@ class Parallel(Section):
 
     processes: Positive | Literal["auto"] = "auto"
     """`auto` is one for each visible GPU, else 1. Under torchrun or a scheduler the group that is found wins."""
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    """`ddp` keeps a copy of the weights on each process; `fsdp` shards weights, gradients and optimizer states."""
+    strategy: Strategy = "ddp"
+    """`ddp` keeps a copy of the weights on each process; `fsdp` shards weights, gradients and optimizer states.
+
+    `fsdp_offload` is for GPUs: as `fsdp`, but the shards lie in the machine's memory, where its processor updates them.
+    That is slower, and leaves GPUs little but activations. On a CPU it is `fsdp`. Under both, answers that evaluation
+    draws and the reference of preferences need the whole weights on each GPU. Offloading has not been run on GPUs yet:
+    ftk's tests run it on a CPU."""
+
+    @property
+    def shards(self) -> bool:
+        """Whether each of several processes holds only a part of every weight."""
+        return self.strategy != "ddp"
 
 
 class Checkpointing(Section):

@@ -4,42 +4,41 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from ftk.core.errors import RecipeError
+from ftk.train.settings import Strategy
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def spread(
-    model: nn.Module, accelerator: "Accelerator", *, strategy: Literal["ddp", "fsdp"], compile: bool = False
-) -> nn.Module:
+def spread(model: nn.Module, accelerator: "Accelerator", *, strategy: Strategy, compile: bool = False) -> nn.Module:
     """The model, a `ScoringModel` or the like, ready to be called for training on this process's device.
 
     `compile` compiles each decoder layer by itself: they share one compilation, which starts sooner than the whole.
 
     Raises:
-        RecipeError: `fsdp` for weights that are stored in a quantized format.
+        RecipeError: shards of weights that are stored in a quantized format.
     """
     if compile:
         for layer in decoder_layers(model):
             layer.compile()
     is_alone = accelerator.num_processes == 1
-    is_fsdp = strategy == "fsdp" and not is_alone
+    shards = strategy != "ddp" and not is_alone
     # Accelerate brings autocast and the device. What spreads the model is chosen here: Accelerate's own way of
     # `fully_shard` is for GPUs alone, and its DDP takes arguments that torch 2.13 has renamed.
-    model = accelerator.prepare_model(model, evaluation_mode=True, device_placement=not is_fsdp)
+    model = accelerator.prepare_model(model, evaluation_mode=True, device_placement=not shards)
     if is_alone:
         return model
-    return _shard(model, accelerator) if is_fsdp else _copy(model, accelerator)
+    return _shard(model, accelerator, strategy=strategy) if shards else _copy(model, accelerator)
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -63,12 +62,12 @@ def _copy(model: nn.Module, accelerator: "Accelerator") -> nn.Module:
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
 
 
-def _shard(model: nn.Module, accelerator: "Accelerator") -> nn.Module:
+def _shard(model: nn.Module, accelerator: "Accelerator", *, strategy: Strategy) -> nn.Module:
     quantized = [name for name, parameter in model.named_parameters() if not parameter.is_floating_point()]
     if quantized:
         raise RecipeError(
-            f"parallel.strategy: fsdp cannot shard quantized weights ({quantized[0]} and {len(quantized) - 1} more). "
-            "Use ddp, which keeps a copy on each process, or leave quantization out"
+            f"parallel.strategy: {strategy} cannot shard quantized weights ({quantized[0]} and {len(quantized) - 1} "
+            "more). Use ddp, which keeps a copy on each process, or leave quantization out"
         )
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     # Frozen weights travel as they are stored; gradients are summed in float32 however the layers compute.
@@ -77,10 +76,31 @@ def _shard(model: nn.Module, accelerator: "Accelerator") -> nn.Module:
         policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     # Scores are shaped by a view in the end, and nobody writes into them.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor", category=UserWarning)
+    where = offload_policy(strategy, accelerator.device)
+    # Each is moved to the device by itself, and leaves it in parts, so that no device ever holds the whole model.
     for layer in decoder_layers(model):
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=where)
+    fully_shard(model, mesh=mesh, mp_policy=policy, offload_policy=where)
     return model
+
+
+def offload_policy(strategy: Strategy, device: torch.device) -> OffloadPolicy:
+    """Where shards lie: under `fsdp_offload` in the machine's memory, pinned so that a GPU copies beside its work.
+
+    A CPU's shards lie there anyway: the policy then changes nothing.
+    """
+    return CPUOffloadPolicy(pin_memory=device.type == "cuda") if strategy == "fsdp_offload" else OffloadPolicy()
+
+
+def offload_note(strategy: Strategy, accelerator: "Accelerator") -> str | None:
+    """A sentence where `fsdp_offload` offloads nothing, which nobody should have to find out."""
+    if strategy != "fsdp_offload":
+        return None
+    if accelerator.num_processes == 1:
+        return "parallel.strategy: fsdp_offload does nothing in one process, which holds the whole model"
+    if accelerator.device.type == "cpu":
+        return "parallel.strategy: fsdp_offload shards as fsdp does on a CPU, whose memory is the machine's"
+    return None
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -90,12 +110,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def gradient_exchange(model: nn.Module, *, is_last: bool) -> Iterator[None]:
-    """Forward and backward of one micro-batch, after the last of which processes exchange gradients, and only then."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(is_last)
-        model.set_is_last_backward(is_last)
-        yield
-    elif isinstance(model, DistributedDataParallel) and not is_last:
+    """Forward and backward of one micro-batch; copies exchange gradients after the last alone.
+
+    Shards give theirs away after each: until then `fully_shard` keeps gradients whole on every device
+    (`unsharded_accumulated_grad` of torch 2.13), which is what sharding is there to spare.
+    """
+    if isinstance(model, DistributedDataParallel) and not is_last:
         with model.no_sync():
             yield
     else:
@@ -118,12 +138,20 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def like_shard(tensor: Tensor, shard: Tensor) -> Tensor:
-    """This process's part of a whole tensor, laid out as `shard` is, on its device; without communication."""
+    """This process's part of a whole tensor, laid out as `shard` is, where that lies; without communication."""
     if not isinstance(shard, DTensor):
         return tensor.to(shard.device)
-    return distribute_tensor(
-        tensor.to(shard.to_local().device), shard.device_mesh, shard.placements, src_data_rank=None
-    )
+    # Not by `distribute_tensor`, which moves all of it to the mesh's kind of device: offloaded shards of a mesh of GPUs
+    # lie on the CPU, and their optimizer's states must.
+    part = torch.empty_like(shard, dtype=tensor.dtype)
+    (placement,) = shard.placements
+    assert isinstance(placement, Shard)
+    parts = tensor.chunk(shard.device_mesh.size(), dim=placement.dim)
+    own = shard.device_mesh.get_local_rank()
+    # There are fewer parts than processes where a dimension is short.
+    if own < len(parts):
+        local(part).copy_(parts[own])
+    return part
 
 
 def full_state_dict(model: nn.Module, accelerator: "Accelerator") -> dict[str, Tensor]:

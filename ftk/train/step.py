@@ -16,7 +16,7 @@ from ftk.core.types import Batch, Objective, Terms
 from ftk.train import random_state
 from ftk.train.nonfinite import nonfinite_error, nonfinite_rows
 from ftk.train.own_rates import set_learning_rate
-from ftk.train.shard import gradient_exchange, is_sharded, whole
+from ftk.train.shard import gradient_exchange, whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -110,11 +110,11 @@ class Step:
         return StepResult(loss, terms, observed, told, figures.grad_norm, num_tokens, skipped, figures.stop_flags)
 
     def rehearse(self, batch: Batch) -> None:
-        """Forward and backward of one batch without exchange between processes or an update; gradients stay."""
+        """Forward and backward of one batch without an update; gradients stay, and copies exchange none."""
         weights = {name: weight or 1.0 for name, weight in self._objective.weights(batch).items()}
         seen = self._objective.statistics_batches(batch)
         statistics = None if _is_itself(seen, batch) else self._sums_of(seen)
-        with gradient_exchange(self._model, is_last=is_sharded(self._model)):
+        with gradient_exchange(self._model, is_last=False):
             self._accelerator.backward(_total(self._terms(batch, statistics), weights))
 
     def _totals(self, micro_batches: Sequence[Batch]) -> tuple[dict[str, float], int]:
@@ -170,7 +170,8 @@ class Step:
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.unscale_(self._optimizer)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        return whole(get_total_norm(gradients))
+        # Offloaded gradients lie on the CPU, and so does their norm.
+        return whole(get_total_norm(gradients)).to(self._accelerator.device)
 
     def _gather(self, terms_M: Sequence[Terms], norm: Tensor) -> tuple[dict[str, float], Figures]:
         """All figures of the step, with one wait for the device and one exchange between processes."""

@@ -67,6 +67,21 @@ def test_two_processes_give_the_weights_of_one(objective, alone, together):
             assert two[name] == pytest.approx(one[name], rel=1e-9, abs=1e-12), name
 
 
+def test_offloading_on_a_cpu_is_sharding_to_the_bit(tmp_path):
+    """Trained without a stop, and stopped and gone on with: losses, weights and what the gathered model says."""
+    options = {**OPTIONS, "processes": 2, "micro": 2, "tuning": "lora"}
+    wanted = run(tmp_path / "fsdp", strategy="fsdp", **options)
+    offloaded = {**options, "strategy": "fsdp_offload"}
+    run(tmp_path / "offload", signal_at=8, expect=75, **offloaded)
+    assert 0 < len(lines(tmp_path / "offload")) < 8
+    found = run(tmp_path / "offload", **offloaded)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], one) for name, one in wanted.items())
+    for own, other in zip(lines(tmp_path / "offload"), lines(tmp_path / "fsdp"), strict=True):
+        for name in own.keys() - {"tokens_per_second", "peak_memory_bytes"}:
+            assert own[name] == other[name], name
+
+
 def test_sharded_training_is_saved_and_goes_on_with_one_process(tmp_path):
     options = {**OPTIONS, "tuning": "lora"}
     wanted = run(tmp_path / "alone", **options)

@@ -35,7 +35,7 @@ def rows(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "fsdp_offload"])
 def test_two_processes_learn_what_one_does(without_dropout: Path, tmp_path: Path, strategy: str) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     alone = train(without_dropout, one)

@@ -9,7 +9,9 @@ from run_ftk import Ftk
 
 from ftk.core.errors import RecipeError
 from ftk.recipe.load import load_recipe
-from ftk.runs.advising.changes import BUSY_TOKENS, Harm, ladders
+from ftk.runs.advising.change import Harm
+from ftk.runs.advising.changes import BUSY_TOKENS, ladders
+from ftk.runs.advising.devices import HOST_OPERATIONS, LINK_OPERATIONS
 from ftk.runs.advising.fit import MARGIN, find_fit
 from ftk.runs.advising.memory_size import memory_of
 from ftk.runs.advising.written import difference
@@ -92,6 +94,68 @@ def test_more_devices_are_so_many_times_faster(llama_recipe):
     assert factor(llama_recipe, "parallel.processes=4", *words) == 0.5
     assert factor(llama_recipe, "parallel.processes=2", *words) == 1.0
     assert factor(llama_recipe, "parallel.processes=4", "tuning=full") == 0.25
+
+
+def test_offloading_costs_what_is_copied_and_updated(llama_recipe):
+    """By hand: 4 bytes a weight to the GPU twice and 4 back for each pass; 16 and twice 8 bytes moved by an update."""
+    words = ("tuning=full", "parallel.processes=2", "parallel.strategy=fsdp", "training.micro_batch_size=1")
+    layers = 2 * 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336)
+    head = 128256 * 4096
+    weights = layers + 2 * head + 2 * 2 * 4096 + 4096
+    computed = 2048 * (6 * (layers + head) + 3 * 2 * 2 * 2048 * 4096)
+    copied, updated = 12 * weights / 2, 32 * weights / 2
+    # 32 examples in passes of one row on two processes.
+    slower = 1 + (LINK_OPERATIONS * copied + HOST_OPERATIONS * updated / 16) / computed
+
+    def found(number: int, *overrides: str) -> float:
+        before = asked(llama_recipe, *words, *overrides)
+        steps = [step for step in ladders(before.recipe, on_gpu=True)["devices"] if step]
+        pasted = (f"parallel.processes={number}", "parallel.strategy=fsdp_offload")
+        change = next(step for step in steps if step.overrides == pasted)
+        return change.slowdown(before, question(change.apply(before.recipe), numbers=before.numbers))
+
+    assert found(2) == pytest.approx(slower)
+    # Four have half the passes of a step, and half of all to copy and update.
+    four = 1 + (LINK_OPERATIONS * copied / 2 + HOST_OPERATIONS * updated / 2 / 8) / computed
+    assert found(4) == pytest.approx(four / 2)
+    # Of what is offloaded already, more devices are so many times faster.
+    assert found(4, "parallel.strategy=fsdp_offload") == 0.5
+
+
+def test_offloading_is_proposed_where_it_alone_keeps_the_result(llama_recipe):
+    """In a group that cannot grow: shards in the machine's memory, as much on each device as is told when pasted."""
+    words = ("tuning=full", "parallel.processes=2", "parallel.strategy=fsdp")
+    sparing = ("training.micro_batch_size=1", "training.activation_checkpointing=true", "training.loss_chunk=256")
+    least = total(llama_recipe, *words, *sparing)
+    offloaded = estimate(asked(llama_recipe, *words, *sparing, "parallel.strategy=fsdp_offload")).per_device
+    assert offloaded.bytes.total * MARGIN < least
+    fit = find_fit(asked(llama_recipe, *words), least, one_device=True)
+    keeping = [plan for plan in fit.plans if plan.harm is Harm.NONE]
+    assert keeping
+    for plan in keeping:
+        assert "parallel.strategy=fsdp_offload" in plan.overrides
+        assert plan.slowdown > 1
+        pasted = estimate(asked(llama_recipe, *words, *plan.overrides)).per_device
+        assert (pasted.bytes.total, pasted.host) == (plan.total_bytes, plan.host_bytes)
+        assert plan.total_bytes * MARGIN <= least
+        assert plan.as_json()["host_bytes"] == plan.host_bytes > 0
+    # Not for one process, and not on a CPU, whose memory is the machine's.
+    alone = ladders(load_recipe(str(llama_recipe)).recipe, on_gpu=True, more_devices=False)
+    assert alone["devices"] == (None,)
+    assert ladders(asked(llama_recipe, *words).recipe, on_gpu=False)["devices"] == (None,)
+
+
+def test_shards_are_proposed_before_their_offloading(llama_recipe):
+    """Both on two, four and eight GPUs, which take less the more they are, and less where shards are offloaded."""
+    before = asked(llama_recipe, "tuning=full")
+    steps = [step for step in ladders(before.recipe, on_gpu=True)["devices"] if step]
+    ways = [f"parallel.strategy={way}" for way in ("fsdp", "fsdp_offload") for _ in range(3)]
+    assert [step.overrides[1] for step in steps] == ways
+    totals = [total(llama_recipe, "tuning=full", *step.overrides) for step in steps]
+    sharded, offloaded = totals[:3], totals[3:]
+    assert sharded == sorted(sharded, reverse=True)
+    assert offloaded == sorted(offloaded, reverse=True)
+    assert all(less < more for less, more in zip(offloaded, sharded, strict=True))
 
 
 @pytest.mark.parametrize(("now", "then"), [("1e-6", 1e-5), ("2e-5", 2e-4), ("5e-4", 1e-3), ("2e-3", 2e-3)])

@@ -1,5 +1,8 @@
 """Fixed points of the formulas that an estimate is made of."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -120,7 +123,15 @@ def test_buffers_come_with_shards_alone() -> None:
     architecture = model_numbers(ModelSettings(id="meta-llama/Llama-3.2-1B")).architecture
     assert buffer_bytes(architecture, Setup(1, 8, 7, processes=4)) == 0
     assert buffer_bytes(architecture, Setup(1, 8, 7, processes=1, strategy="fsdp")) == 0
-    assert buffer_bytes(architecture, Setup(1, 8, 7, processes=4, strategy="fsdp")) > 0
+    on_gpus = buffer_bytes(architecture, Setup(1, 8, 7, processes=4, strategy="fsdp"))
+    assert on_gpus > 0
+    # A layer's part comes to the device, and those of two layers' gradients in float32 leave from it.
+    layer = sum(one.num_parameters for one in architecture.linears()) + sum(architecture.layer_vectors)
+    layer += sum(one.num_weights for one in architecture.fused()) + architecture.router_weights
+    offloaded = Setup(1, 8, 7, processes=4, strategy="fsdp_offload")
+    assert buffer_bytes(architecture, offloaded) == on_gpus + math.ceil((2 + 2 * 4) * layer / 4)
+    assert buffer_bytes(architecture, replace(offloaded, device="cpu")) == on_gpus
+    assert not shares(replace(offloaded, device="cpu")).on_host
 
 
 def test_six_operations_a_weight_and_token() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 from ftk.core.errors import RecipeError, RunError
 from ftk.memory.units import shown
-from ftk.runs.advising.changes import Harm
+from ftk.runs.advising.change import Harm
 from ftk.runs.advising.compare import compare
-from ftk.runs.advising.fit import NOT_SEARCHED, Fit, Plan, find_fit, nothing_fits
+from ftk.runs.advising.fit import Fit, Plan, find_fit, nothing_fits
 from ftk.runs.advising.memory_size import memory_of
 from ftk.runs.advising.written import check_new_file, write_changed
-from ftk.runs.asked import Flags, ask, recipe_asked, split
+from ftk.runs.asked import TRAINABLE, Flags, ask, recipe_asked, split
 from ftk.runs.estimate import question
 
 RESULTS = {
@@ -92,10 +92,10 @@ def fit_recipe(words: Sequence[str], flags: Flags, request: Advice) -> Mapping[s
         if base is None:
             raise RecipeError("--write needs a recipe to start from", place=request.write)
         check_new_file(Path(request.write))
-    if flags.strategy not in (None, "ddp", "fsdp"):
+    if flags.strategy not in (None, *TRAINABLE):
         raise RecipeError(
-            f"ftk does not train with {flags.strategy}, so nothing can be proposed beside it. Give ddp or fsdp, or "
-            "leave out --fit and --gpu for what it takes",
+            f"ftk does not train with {flags.strategy}, so nothing can be proposed beside it. Give "
+            f"{', '.join(TRAINABLE[:-1])} or {TRAINABLE[-1]}, or leave out --fit and --gpu for what it takes",
             place="--strategy",
         )
     asked = ask(words, flags)
@@ -123,12 +123,12 @@ def print_fit(fit: Fit) -> None:
     print("What fits, the least harmful first, to be put behind the recipe:")
     for plan in fit.plans:
         print(f"\n  {' '.join(plan.overrides)}")
-        print(f"      {shown(plan.total_bytes)}; {RESULTS[plan.harm]}; {_speed(plan.slowdown)}")
+        host = f" and {shown(plan.host_bytes)} of the machine's memory for each GPU" if plan.host_bytes else ""
+        print(f"      {shown(plan.total_bytes)}{host}; {RESULTS[plan.harm]}; {_speed(plan.slowdown)}")
     print("\nWhy, and where the times are from:")
     told = {change.overrides: change for plan in fit.plans for change in plan.changes}
     for overrides, change in told.items():
         print(f"  {' '.join(overrides)}: {change.reason}")
-    print(f"\n{NOT_SEARCHED}.")
 
 
 def _speed(slowdown: float) -> str:

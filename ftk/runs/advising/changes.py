@@ -1,12 +1,12 @@
 """What may be changed in a recipe so that it takes less memory, what each change costs, and who says so."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Iterator
 
 from ftk.memory.head import budget_of
 from ftk.recipe.advice import LEARNING_RATES
 from ftk.recipe.schema import Recipe
+from ftk.runs.advising.change import Change, Harm, Ladder
+from ftk.runs.advising.devices import devices
 from ftk.runs.estimate import Question
 from ftk.tuning.lora import Lora
 
@@ -19,7 +19,6 @@ tokens are as many as the operations that the GPU makes while it reads a byte: 1
 "Roofline", and the makers' data sheets."""
 UNPACKING_BYTES = 2.5
 """Bytes that are moved to make a 16-bit weight of one in four bits: half a byte is read, two are written."""
-DEVICES = (2, 4, 8)
 SMALL_CHUNK = 256
 """Tokens of the loss at once, below which a GPU would wait for the head's weights (`BUSY_TOKENS`)."""
 LOWEST_RANK = 4
@@ -28,45 +27,19 @@ LORA_TO_FULL_RATE = 10
 """Learning rate of LoRA in times of that of full tuning. Source: Schulman et al. 2025, "LoRA Without Regret"."""
 
 
-class Harm(IntEnum):
-    """What a change does to the result, the least first."""
+def ladders(recipe: Recipe, *, on_gpu: bool, more_devices: bool = True) -> dict[str, Ladder]:
+    """In which directions a recipe can be changed, and how far.
 
-    NONE = 0
-    NEARLY_NONE = 1
-    MORE_DEVICES = 2
-    """The same result, for more money."""
-    COARSER_WEIGHTS = 3
-    LESS_ROOM_TO_LEARN = 4
-    ANOTHER_METHOD = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One step away from the recipe."""
-
-    overrides: tuple[str, ...]
-    """To be pasted behind the recipe."""
-    apply: Callable[[Recipe], Recipe]
-    harm: Harm
-    slowdown: Callable[[Question, Question], float]
-    """Time of the run in times of what it was, from the question as it stood and as it then stands."""
-    reason: str
-    """What it does to the result and where the slow-down is from."""
-
-
-Ladder = tuple[Change | None, ...]
-"""Steps in one direction, of which one is taken: None leaves things as they are, and each further one goes further."""
-
-
-def ladders(recipe: Recipe, *, on_gpu: bool) -> dict[str, Ladder]:
-    """In which directions a recipe can be changed, and how far; each step takes less memory than the one before."""
+    Each step takes less memory than the one before, and so does offloading on as many devices. `more_devices` adds some
+    to those that the recipe has.
+    """
     found = {
         "rows": _micro_batches(recipe),
         "checkpointing": _checkpointing(recipe),
         "loss_chunk": _loss_chunk(recipe) if on_gpu else (),
         "precision": _precision(recipe) if on_gpu else (),
         "optimizer": _optimizer(recipe),
-        "devices": _devices(recipe) if on_gpu else (),
+        "devices": devices(recipe, more=more_devices) if on_gpu else (),
         "tuning": _tuning(recipe),
     }
     return {name: (None, *changes) for name, changes in found.items()}
@@ -187,25 +160,6 @@ def _with_eight_bits(recipe: Recipe) -> Recipe:
 
     kept = recipe.training.optimizer.model_dump(exclude={"name"}, exclude_unset=True)
     return _training(recipe, optimizer=AdamW8bit(**kept))
-
-
-def _devices(recipe: Recipe) -> tuple[Change, ...]:
-    now = 1 if recipe.parallel.processes == "auto" else recipe.parallel.processes
-    # The same number holds more where each no longer holds everything.
-    spreads = recipe.parallel.strategy == "ddp"
-    numbers = sorted({now, *DEVICES}) if spreads and now > 1 else DEVICES
-    return tuple(_sharded(number, now=now) for number in numbers if number > now or (spreads and number == now > 1))
-
-
-def _sharded(number: int, *, now: int) -> Change:
-    return Change(
-        (f"parallel.processes={number}", "parallel.strategy=fsdp"),
-        lambda recipe: _with(recipe, "parallel", processes=number, strategy="fsdp"),
-        Harm.MORE_DEVICES,
-        lambda before, after: now / number,
-        f"the same result on {number} GPUs; the time is without what they send each other, which is 1.5 times that "
-        "of ddp (Rajbhandari et al. 2020, arXiv:1910.02054, section 7.2)",
-    )
 
 
 def _tuning(recipe: Recipe) -> tuple[Change, ...]:

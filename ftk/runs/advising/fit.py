@@ -7,20 +7,17 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from ftk.memory.analytic import training_peak
+from ftk.memory.analytic import Peak, training_peak
 from ftk.memory.units import shown
 from ftk.recipe.rules import violations
 from ftk.recipe.schema import Recipe
-from ftk.runs.advising.changes import Change, Harm, ladders
+from ftk.runs.advising.change import Change, Harm
+from ftk.runs.advising.changes import ladders
 from ftk.runs.estimate import Question, question
 
 MARGIN = 1.03
 """By how much a run may take more than is estimated: no cell of the benchmark takes more (benchmarks/memory.py)."""
 NUM_PLANS = 6
-NOT_SEARCHED = (
-    "FSDP with offload to the machine's memory is not among the ways, as ftk does not train so; what it would take is "
-    "told by --strategy fsdp_offload --processes 2"
-)
 Places = tuple[int, ...]
 """How far is gone on each ladder."""
 
@@ -32,6 +29,8 @@ class Plan:
     changes: tuple[Change, ...]
     total_bytes: int
     """On each device."""
+    host_bytes: int
+    """Of the machine's memory, for each device."""
     slowdown: float
     """Time of the whole run, in times of what it would be without the changes."""
     factors: tuple[float, ...]
@@ -56,6 +55,7 @@ class Plan:
         return {
             "overrides": list(self.overrides),
             "total_bytes": self.total_bytes,
+            "host_bytes": self.host_bytes,
             "slowdown": round(self.slowdown, 3),
             "harm": self.harm.name.lower(),
             "changes": [
@@ -91,7 +91,6 @@ class Fit:
             "fits": self.fits,
             "plans": [plan.as_json() for plan in self.plans],
             "nearest": self.nearest.as_json() if self.nearest else None,
-            "not_searched": [] if self.fits else [NOT_SEARCHED],
         }
 
 
@@ -103,10 +102,10 @@ def find_fit(
     Args:
         asked: the recipe as it is, on its device.
         memory_bytes: what each device has.
-        one_device: leaves out spreading the model over more of them.
+        one_device: leaves out spreading the model over more of them than the recipe does.
         again: the same question of a changed recipe; by default what the recipe alone says.
     """
-    now = _total(asked)
+    now = _peak(asked).bytes.total
     if _holds(memory_bytes, now):
         return Fit(memory_bytes, now, (), None)
     search = _Search(asked, memory_bytes, again or partial(asked_anew, asked), one_device=one_device)
@@ -123,8 +122,7 @@ class _Search:
         self._asked = asked
         self._memory_bytes = memory_bytes
         self._anew = anew
-        found = ladders(asked.recipe, on_gpu=asked.setup.device == "cuda")
-        self._ladders = {**found, "devices": (None,)} if one_device else found
+        self._ladders = ladders(asked.recipe, on_gpu=asked.setup.device == "cuda", more_devices=not one_device)
         self._bounds: dict[Places, bool] = {}
         self.nearest: Plan | None = None
         """What takes the least of all that was looked at."""
@@ -193,7 +191,8 @@ class _Search:
         changes = self._steps(places)
         changed = self._anew(self._changed(places))
         factors = tuple(change.slowdown(self._asked, changed) for change in changes)
-        return Plan(changes, _total(changed), prod(factors), factors)
+        peak = _peak(changed)
+        return Plan(changes, peak.bytes.total, peak.host, prod(factors), factors)
 
     def _changed(self, places: Places) -> Recipe:
         recipe = self._asked.recipe
@@ -211,9 +210,9 @@ def _contains(places: Places, known: Places) -> bool:
     return all(place >= other for place, other in zip(places, known, strict=True))
 
 
-def _total(asked: Question) -> int:
-    """Bytes on each device."""
-    return training_peak(asked.numbers.architecture, asked.numbers.weights, asked.setup).bytes.total
+def _peak(asked: Question) -> Peak:
+    """Bytes on each device, and of the machine's memory."""
+    return training_peak(asked.numbers.architecture, asked.numbers.weights, asked.setup)
 
 
 def asked_anew(asked: Question, recipe: Recipe) -> Question:
