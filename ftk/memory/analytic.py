@@ -94,7 +94,7 @@ def _update_bytes(weights: Inventory, setup: Setup, share: Shares) -> float:
 def _step(ledger: Ledger, architecture: Architecture, setup: Setup, share: Shares, *, update_bytes: int) -> None:
     """One step as every one after the first is: the optimizer has its states already."""
     kept = 0.0 if share.on_host else share.gradients
-    tape = Tape(ledger, compute_width=setup.compute_bytes, gradient_share=kept)
+    tape = Tape(ledger, compute_width=setup.compute_bytes, gradient_share=kept, keeps_casts=not share.gathers)
     model = _model(architecture, setup)
     batch = Storage(ledger, "activations", setup.tokens * BATCH_BYTES)
     # DDP's buckets hold gradients all the time.
@@ -170,7 +170,8 @@ def _forward(tape: Tape, model: Model, architecture: Architecture, setup: Setup)
         x = normed(tape, x, model.final_norm, kind=architecture.norm)
         del positions, run
         ledger.moment = "the output head"
-        with tape.counted_as("logits"):
+        # Chunks share one cast of the head, also beside shards, where other casts are not kept (`ftk.train.group`).
+        with tape.counted_as("logits"), tape.autocast(keeps=True):
             hidden = _scored_states(tape, x, setup, architecture.hidden)
             chunks = scored(tape, hidden, model.head, setup=setup, soft_cap=architecture.logit_soft_cap is not None)
             return joined(tape, chunks)

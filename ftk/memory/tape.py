@@ -91,9 +91,12 @@ class Frame:
 class Tape:
     """Runs operations on sizes, forward and backward."""
 
-    def __init__(self, ledger: Ledger, *, compute_width: int, gradient_share: float = 1.0) -> None:
+    def __init__(
+        self, ledger: Ledger, *, compute_width: int, gradient_share: float = 1.0, keeps_casts: bool = True
+    ) -> None:
         """Of each gradient, `gradient_share` is kept once it is complete: 1 unless devices divide them."""
         self.ledger = ledger
+        self.keeps_casts = keeps_casts
         self.gradient_share = gradient_share
         self.compute_width = compute_width
         self.kind = "activations"
@@ -118,9 +121,9 @@ class Tape:
             self.kind = before
 
     @contextmanager
-    def autocast(self) -> Iterator[None]:
-        """Within, casts of trained weights are made once; they stay until the end (`autocast_mode.cpp`)."""
-        before, self.casts = self.casts, {}
+    def autocast(self, *, keeps: bool | None = None) -> Iterator[None]:
+        """Within, casts of trained weights are made once; they stay until the end (`autocast_mode.cpp`), if kept."""
+        before, self.casts = self.casts, {} if (self.keeps_casts if keeps is None else keeps) else None
         try:
             yield
         finally:

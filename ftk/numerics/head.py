@@ -6,6 +6,7 @@ Shapes: T tokens, C tokens of a chunk, D width, V vocabulary.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -114,8 +115,16 @@ def token_scores(
         elif targets_T.numel() * vocabulary_size * 4 > budget.kept_bytes:
             function = partial(checkpoint, score, use_reentrant=False)
     chunks = zip(torch.split(hidden_TD, budget.chunk_tokens), torch.split(targets_T, budget.chunk_tokens), strict=True)
-    logps, correct = zip(*(function(*chunk) for chunk in chunks), strict=True)
+    with _casting_once(hidden_TD.device.type):
+        logps, correct = zip(*(function(*chunk) for chunk in chunks), strict=True)
     return HeadScores(torch.cat(logps), torch.cat(correct))
+
+
+def _casting_once(kind: str) -> AbstractContextManager[object]:
+    """Within, autocast casts the head's weight once for all chunks, also where it keeps no casts of other weights."""
+    if not torch.is_autocast_enabled(kind) or torch.is_autocast_cache_enabled():
+        return nullcontext()
+    return torch.autocast(kind, dtype=torch.get_autocast_dtype(kind), cache_enabled=True)
 
 
 def _gathers_itself(head: nn.Module) -> bool:

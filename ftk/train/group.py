@@ -30,7 +30,7 @@ def join_group(precision: Literal["auto", "fp32", "bf16", "fp16"], *, strategy: 
         SetupError: the device cannot compute in `precision`.
     """
     from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
+    from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs
 
     adopt_slurm()
     share_threads(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -40,8 +40,20 @@ def join_group(precision: Literal["auto", "fp32", "bf16", "fp16"], *, strategy: 
         mixed_precision="no" if resolved == "fp32" else resolved,
         cpu=device.type == "cpu",
         # The others wait while the first process saves a large model or writes an evaluation.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2), **group_backend(strategy, device))],
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=timedelta(hours=2), **group_backend(strategy, device)),
+            AutocastKwargs(cache_enabled=keeps_casts(strategy)),
+        ],
     )
+
+
+def keeps_casts(strategy: Strategy) -> bool:
+    """Whether autocast keeps its 16-bit copies of trained weights to the end of a forward pass.
+
+    For whole weights that spares casts. Beside shards the copies would be all weights in 16 bits on every device, and
+    activation checkpointing could not let go of them; each weight is used once in a pass anyway, the head's apart.
+    """
+    return strategy == "ddp" or int(os.environ.get("WORLD_SIZE", "1")) == 1
 
 
 def group_backend(strategy: Strategy, device: torch.device) -> dict[str, Any]:

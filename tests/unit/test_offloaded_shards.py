@@ -17,10 +17,12 @@ from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from ftk.numerics.head import Budget, token_scores
 from ftk.recipe.schema import Recipe
 from ftk.runs.tuned_model import loading_device
-from ftk.train.group import group_backend
+from ftk.train.group import group_backend, keeps_casts
 from ftk.train.optimizers import AdamW, Sgd
 from ftk.train.shard import gradient_exchange, like_shard, offload_note, offload_policy, whole
 from ftk.train.step import Step
@@ -156,6 +158,41 @@ def test_the_group_speaks_for_tensors_of_both_devices(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert group_backend("fsdp_offload", GPU) == {"backend": "cpu:gloo,cuda:nccl"}
     assert group_backend("fsdp", GPU) == group_backend("ddp", GPU) == group_backend("fsdp_offload", CPU) == {}
+
+
+def test_casts_of_all_weights_are_not_kept_beside_shards(monkeypatch):
+    """They would be the whole model in 16 bits on each device, to the end of the forward pass."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert keeps_casts("ddp")
+    assert not keeps_casts("fsdp")
+    assert not keeps_casts("fsdp_offload")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert keeps_casts("fsdp_offload")
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_chunks_of_the_loss_share_one_cast_of_the_head(keeps):
+    """The head is the one weight that is used more than once in a forward pass."""
+    head = nn.Linear(8, 16, bias=False)
+    hidden, targets = torch.randn(6, 8, requires_grad=True), torch.arange(6)
+    budget = Budget(chunk_tokens=2, kept_bytes=10**6)
+    with Casts((16, 8)) as casts, torch.autocast("cpu", torch.bfloat16, cache_enabled=keeps):
+        found = token_scores(head, hidden, targets, vocabulary_size=16, budget=budget)
+    assert casts.number == 1
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(found.logps_T, token_scores(head, hidden, targets, vocabulary_size=16).logps_T)
+
+
+class Casts(TorchDispatchMode):
+    """Counts conversions of tensors of one shape."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self._shape, self.number = shape, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += func is torch.ops.aten._to_copy.default and tuple(args[0].shape) == self._shape
+        return func(*args, **(kwargs or {}))
 
 
 def test_memory_is_pinned_for_a_gpu_alone():
