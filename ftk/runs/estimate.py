@@ -14,10 +14,10 @@ from ftk.memory.rollout import Asked, decoding_bytes, rollout_bytes
 from ftk.memory.rule_of_thumb import rule_of_thumb
 from ftk.memory.setup import Adapter, Attention, Setup, Stored, Strategy
 from ftk.memory.stored import adapter_weights, weights_bytes
-from ftk.memory.units import shown
 from ftk.quantization.int8 import Int8
 from ftk.quantization.nf4 import Nf4
 from ftk.recipe.schema import Recipe
+from ftk.runs.host_notes import notes_on_the_machine
 from ftk.runs.model_numbers import ModelNumbers, model_numbers
 from ftk.runs.seen_rows import micro_batch_rows, seen_rows, text_length
 from ftk.train.optimizers import Sgd
@@ -251,23 +251,6 @@ def _notes_on_time(asked: Question, total: int) -> tuple[str, ...]:
     return ()
 
 
-def _notes_on_the_machine(asked: Question) -> list[str]:
-    """What shards ask of the machine's own memory."""
-    setup = asked.setup
-    if setup.device == "cpu" or setup.processes == 1 or not asked.recipe.parallel.shards:
-        return []
-    whole = shown(weights_bytes(asked.numbers.weights, number_bytes=setup.frozen_bytes, stored=setup.stored))
-    notes = [
-        f"where a GPU does not hold the model whole, each process first loads it into the machine's memory: {whole}"
-    ]
-    if setup.strategy == "fsdp_offload":
-        notes.append(
-            "torch gives out pinned memory in powers of two: offloaded weights and gradients may take up to twice as much"
-        )
-        notes.append("a time is that of the operations: what offloading adds, --fit tells")
-    return notes
-
-
 def _notes(asked: Question) -> tuple[str, ...]:
     recipe, setup = asked.recipe, asked.setup
     notes = []
@@ -291,7 +274,7 @@ def _notes(asked: Question) -> tuple[str, ...]:
         notes.append("attention is counted as over all of a row, not over shifted groups")
     if setup.adapter is not None and setup.adapter.decomposed:
         notes.append("what DoRA computes of whole weights for the while is left out")
-    notes += _notes_on_the_machine(asked)
+    notes += notes_on_the_machine(setup, asked.numbers.weights)
     if recipe.parallel.processes == "auto":
         notes.append("processes: auto takes the GPUs that are there; the figures are for one process")
     if asked.rollout is not None:
