@@ -285,8 +285,6 @@ NAMES: dict[str, str] = {
     "cosine_with_warmup": "it is called cosine here, with its own warmup_ratio",
     "constant_with_warmup": "it is called constant here, with its own warmup_ratio",
     "warmup_stable_decay": "it is called wsd here",
-    "full_shard": "it is called fsdp here, and fsdp_offload where shards lie in the machine's memory",
-    "full_shard offload": "it is called fsdp_offload here",
     "4bit": "it is called nf4 here",
     "8bit": "it is called int8 here",
     "fp4": "the four-bit format here is nf4",
