@@ -21,6 +21,27 @@ def place_of(row: Conversation | Comparison) -> str:
     return f"{row.source}:{row.row}"
 
 
+def half_a_character(place: str | None) -> DataError:
+    """The error of text that has no UTF-8."""
+    return DataError(
+        "there is half of a character (a lone surrogate), which no file can hold and no tokenizer reads. "
+        "`ftk data fix` takes it out",
+        place=place,
+    )
+
+
+def check_characters(text: str, *, place: str) -> None:
+    """
+    Raises:
+        DataError: there is half a pair of surrogates, which JSON can spell.
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise half_a_character(place) from error
+
+
 def check_tells_places(tokenizer: "PreTrainedTokenizerBase") -> None:
     """
     Raises:

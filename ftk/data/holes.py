@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from ftk.core.errors import DataError
-from ftk.data.checks import check_tells_places
+from ftk.data.checks import check_characters, check_tells_places
 from ftk.data.infill_cuts import draw_line, generator
 from ftk.data.settings import Source
 from ftk.data.source import SourceRow
@@ -91,6 +91,7 @@ def _hole(row: SourceRow, names: tuple[str, str, str]) -> Hole:
     for name, part in zip(names, parts, strict=True):
         if not isinstance(part, str):
             raise DataError(f"the column {name} is {type(part).__name__}, expected text", place=row.place)
+        check_characters(part, place=row.place)
     prefix, suffix, middle = map(str, parts)
     columns = {**row.columns, "prefix": prefix, "suffix": suffix, "middle": middle}
     return Hole(prefix, suffix, middle, row.number, row.name, columns)

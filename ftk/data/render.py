@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from ftk.core.errors import DataError
 from ftk.core.types import Conversation
-from ftk.data.checks import adds_bos, check_bos, check_end_of_turn, check_learned, check_tells_places, place_of
+from ftk.data.checks import (
+    adds_bos,
+    check_bos,
+    check_characters,
+    check_end_of_turn,
+    check_learned,
+    check_tells_places,
+    place_of,
+)
 from ftk.data.template import ChatTemplate, Span
 from ftk.data.template_arguments import kept_arguments
 from ftk.data.template_text import template_text
@@ -157,6 +165,7 @@ class Renderer:
             messages = [*system, *shown, *messages[len(system) :]]
         place = place_of(conversation)
         text = self.template.render_prompt(messages, tools=conversation.tools, place=place)
+        check_characters(text, place=place)
         token_ids = self._with_bos(self._encode([text])[0].ids)
         check_bos(np.asarray(token_ids), self.bos_token_id, self._ends_of_any_turn, place=place)
         return token_ids
@@ -187,13 +196,15 @@ class Renderer:
         place = place_of(conversation)
         if all(is_silent(conversation.messages[turn]) for turn in learned):
             raise DataError(nothing_learned(conversation), place=place, finding="empty")
-        return render_turns(
+        text, turns = render_turns(
             self.template,
             conversation.messages,
             tools=conversation.tools,
             turns=sorted({*learned, *silent}),
             place=place,
         )
+        check_characters(text, place=place)
+        return text, turns
 
     def _weigh(
         self,

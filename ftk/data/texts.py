@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ftk.core.errors import DataError
 from ftk.core.types import TextBlock
+from ftk.data.checks import check_characters
 from ftk.data.files import SUFFIXES, files_at
 from ftk.data.settings import Source
 from ftk.data.source import SourceReader, SourceRow, reader_of
@@ -207,6 +208,7 @@ class RowTexts:
             if not text or not text.strip():
                 left_out["empty rows"] += 1
                 continue
+            check_characters(text, place=row.place)
             yield from blocks_of([text], source=row.name, first_row=row.number)
 
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from ftk.core.atomic import atomic_file
 from ftk.core.errors import DataError
+from ftk.data.checks import half_a_character
 
 Write = Callable[[Mapping[str, Any], str], None]
 """Takes a row, and its place as errors name it."""
@@ -41,7 +42,7 @@ def writing_rows(path: Path, *, text_or_list: Collection[str] = ()) -> Iterator[
     except OSError as error:
         raise DataError(f"the file cannot be written: {error.strerror or error}", place=str(path)) from error
     except UnicodeEncodeError as error:
-        raise _half_a_character(str(path)) from error
+        raise half_a_character(str(path)) from error
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def as_json(value: Any, *, place: str | None = None, escaped: bool = False) -> s
     except TypeError as error:
         raise DataError(f"the row holds a value that JSON cannot: {error}", place=place) from error
     except UnicodeEncodeError as error:
-        raise _half_a_character(place) from error
+        raise half_a_character(place) from error
     return line
 
 
@@ -133,13 +134,6 @@ def _array(column: str, values: Sequence[Any], *, is_json: bool, name: str) -> A
     if not is_json:
         raise _mixed(column, "Parquet", name=name)
     return pyarrow.array([None if value is None else as_json(value, place=name) for value in values])
-
-
-def _half_a_character(place: str | None) -> DataError:
-    return DataError(
-        "there is half of a character (a lone surrogate), which no file can hold. `ftk data fix` takes it out",
-        place=place,
-    )
 
 
 def _mixed(column: str, kind: str, *, name: str) -> DataError:
