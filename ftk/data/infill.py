@@ -9,13 +9,14 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ftk.data.infill_cuts import Cut, Level, draw_characters, draw_lines, draw_span, generator
 from ftk.data.infill_format import InfillFormat
+from ftk.data.infill_rows import NUM_MARKS, Parts, Row, row_of
 from ftk.data.infill_syntax import draw_node, node_spans
 from ftk.data.pieces import Cutter, Piece, Stretch
 from ftk.data.tokens import Encoded, PartEncoder
@@ -23,9 +24,6 @@ from ftk.data.tokens import Encoded, PartEncoder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NUM_MARKS = 4
-"""Tokens that a rearranged text has more: before prefix, suffix and middle, and at the end."""
-_Number = TypeVar("_Number", bound=np.generic)
 CUT, SUFFIX_FIRST, TOO_SHORT, NO_PYTHON = "cut", "suffix_first", "too_short", "no_python"
 
 
@@ -41,6 +39,8 @@ class Infilling:
     seed: int
     longest: int | None = None
     """Most characters, tokens or lines of a middle, as `cut` says; None sets no bound."""
+    context_weight: float = 1.0
+    """Loss weight of prefix and suffix; that of a middle, its end and all that is not rearranged is 1."""
 
 
 class Drawn(NamedTuple):
@@ -51,28 +51,6 @@ class Drawn(NamedTuple):
     middle: tuple[int, int] | None
     """First and last border, tokens of the stretch under `cut: token` and else characters; None leaves it wdrawn."""
     suffix_first: bool = False
-
-
-def arrange(
-    prefix_T: NDArray[_Number],
-    suffix_T: NDArray[_Number],
-    middle_T: NDArray[_Number],
-    *,
-    marks: tuple[int, int, int, int],
-    suffix_first: bool,
-) -> NDArray[_Number]:
-    """The row without a BOS: prefix, suffix, middle (PSM), or suffix, prefix, middle (SPM), and the end.
-
-    SPM is the variant with both marks before the suffix, in which the middle goes on from the prefix without a mark
-    between: that of Bavarian et al. 2022, section 3, of Code Llama and of StarCoder.
-
-    Args:
-        marks: what stands before prefix, suffix and middle, and at the end.
-    """
-    pre, suf, mid, end = (np.array([mark], prefix_T.dtype) for mark in marks)
-    if suffix_first:
-        return np.concatenate([pre, suf, suffix_T, mid, prefix_T, middle_T, end])
-    return np.concatenate([pre, prefix_T, suf, suffix_T, mid, middle_T, end])
 
 
 @dataclass
@@ -121,9 +99,13 @@ class InfillCutter:
             # What a long document had before is over here: its next text does not go on from it, nor its end.
             yield from self._plain.end(complete=False)
             cutter = self._cutter(self.overlap)
-            row = Stretch(*self._arranged(self._parts(stretch, drawn), drawn))
-            pieces = [*cutter.push(row), *cutter.end(complete=False)]
-            yield from (piece._replace(given=self.how.format.given) for piece in pieces)
+            row = self._arranged(self._parts(stretch, drawn), drawn)
+            pieces = [*cutter.push(Stretch(row.token_ids_T, row.num_bytes_T)), *cutter.end(complete=False)]
+            # Without a BOS nothing comes before the first token. All others are learned once, in their order.
+            at = int(self.bos is None)
+            for piece in pieces:
+                yield piece._replace(given=self.how.format.given).weighted(row.weights_T[at:])
+                at += len(piece.token_ids_L) - piece.num_context
         self._before = stretch.token_ids_T[-1:]
 
     def _contexts(self, stretch: Stretch) -> Iterator[Piece]:
@@ -146,14 +128,16 @@ class InfillCutter:
         before = self._before
         self._before = stretch.token_ids_T[own][-1:]
         if drawn.middle is not None:
-            token_ids_L, num_bytes_L = self._arranged(self._parts(stretch, drawn), drawn)
-            if len(token_ids_L) + (self.bos is not None) > self.max_length:
+            row = self._arranged(self._parts(stretch, drawn), drawn)
+            if len(row.token_ids_T) + (self.bos is not None) > self.max_length:
                 # Cut anew, its tokens have become more than the piece holds; between those it had they have not.
                 drawn = self._between_tokens(stretch, drawn)
-                token_ids_L, num_bytes_L = self._arranged(self._token_parts(stretch, drawn), drawn)
+                row = self._arranged(self._token_parts(stretch, drawn), drawn)
             bos = np.array([] if self.bos is None else [self.bos], np.int32)
-            row = np.concatenate([bos, token_ids_L])
-            yield Piece(row, len(bos), int(num_bytes_L.sum()), self.how.format.given)
+            piece = Piece(
+                np.concatenate([bos, row.token_ids_T]), len(bos), int(row.num_bytes_T.sum()), self.how.format.given
+            )
+            yield piece.weighted(row.weights_T)
             return
         context = before if self.bos is None else np.array([self.bos], np.int32)
         eos = np.array([self.eos] if is_end and self.eos is not None else [], np.int32)
@@ -203,8 +187,7 @@ class InfillCutter:
             found = draw_lines(text, rng, longest=self.how.longest, goes_on=goes_on, is_cut=is_cut)
         return None if found is None else (start + found[0], start + found[1])
 
-    def _parts(self, stretch: Stretch, drawn: Drawn) -> tuple[Encoded, Encoded, Encoded]:
-        """Prefix, suffix and middle."""
+    def _parts(self, stretch: Stretch, drawn: Drawn) -> Parts:
         assert drawn.middle is not None
         if self.how.cut == "token":
             return self._token_parts(stretch, drawn)
@@ -218,16 +201,18 @@ class InfillCutter:
         else:
             texts, goes_on = [prefix, suffix, middle], [not is_first, True, True]
         first, second, third = self._encoder.encode(texts, goes_on=goes_on)
-        return first, second, third
+        num_before = len(texts[2]) - len(middle)
+        # A token that is a part of both is the middle's.
+        return Parts(first, second, third, int(np.searchsorted(third.ends_T, num_before, side="right")))
 
-    def _token_parts(self, stretch: Stretch, drawn: Drawn) -> tuple[Encoded, Encoded, Encoded]:
+    def _token_parts(self, stretch: Stretch, drawn: Drawn) -> Parts:
         assert drawn.middle is not None
         left, right = drawn.middle
         spans = (slice(drawn.first, left), slice(right, drawn.last), slice(left, right))
-        prefix, suffix, middle = (
+        first, second, third = (
             Encoded(stretch.token_ids_T[span], stretch.num_bytes_T[span], stretch.ends_T[span]) for span in spans
         )
-        return prefix, suffix, middle
+        return Parts(first, second, third)
 
     def _between_tokens(self, stretch: Stretch, drawn: Drawn) -> Drawn:
         assert drawn.middle is not None
@@ -235,15 +220,9 @@ class InfillCutter:
         left = min(max(left, drawn.first), drawn.last - 1)
         return drawn._replace(middle=(left, max(left + 1, min(right, drawn.last))))
 
-    def _arranged(
-        self, parts: tuple[Encoded, Encoded, Encoded], drawn: Drawn
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Tokens of the row, and the bytes that each stands for."""
-        ids = arrange(
-            *(part.token_ids_T for part in parts), marks=self.how.format.marks, suffix_first=drawn.suffix_first
-        )
-        num_bytes = arrange(*(part.num_bytes_T for part in parts), marks=(0, 0, 0, 0), suffix_first=drawn.suffix_first)
-        return ids, num_bytes
+    def _arranged(self, parts: Parts, drawn: Drawn) -> Row:
+        how = self.how
+        return row_of(parts, marks=how.format.marks, suffix_first=drawn.suffix_first, context_weight=how.context_weight)
 
     def _cutter(self, overlap: int) -> Cutter:
         return Cutter(bos=self.bos, eos=self.eos, max_length=self.max_length, overlap=overlap)

@@ -6,8 +6,8 @@ import numpy as np
 
 from ftk.core.errors import DataError
 from ftk.data.checks import adds_bos, check_tells_places
-from ftk.data.infill import arrange
 from ftk.data.infill_format import InfillFormat, find_format, set_apart
+from ftk.data.infill_rows import arrange
 from ftk.data.tokens import PartEncoder
 
 if TYPE_CHECKING:

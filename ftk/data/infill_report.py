@@ -23,6 +23,7 @@ class InfillReport:
     num_no_python: int
     """Documents under `cut: syntax` that do not parse."""
     psm_only: bool
+    context_weight: float = 1.0
 
     @classmethod
     def of(cls, cutter: InfillCutter, *, place: str) -> "InfillReport":
@@ -48,6 +49,7 @@ class InfillReport:
             num_too_short=counts[TOO_SHORT],
             num_no_python=counts[NO_PYTHON],
             psm_only=how.format.psm_only,
+            context_weight=how.context_weight,
         )
 
     @classmethod
@@ -57,10 +59,11 @@ class InfillReport:
     def lines(self) -> list[str]:
         """What a person should know, a line each."""
         what = "piece" if self.level == "context" else "document"
+        lighter = f"prefix and suffix at a weight of {self.context_weight:g}, " if self.context_weight < 1 else ""
         lines = [
             f"{counted(self.num_cut, what)} cut at {_UNITS[self.cut]} and rearranged for infilling in the format of "
             f"{self.family}, {self.num_suffix_first:,} with the suffix first; all text and the end of each middle is "
-            "learned, the marks before prefix, suffix and middle are given"
+            f"learned, {lighter}the marks before prefix, suffix and middle are given"
         ]
         if self.num_too_short:
             lines.append(f"too short to be cut: {counted(self.num_too_short, what)}, learned left to right")

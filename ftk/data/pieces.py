@@ -40,11 +40,24 @@ class Piece(NamedTuple):
     """Bytes of text that its learned tokens stand for."""
     given: tuple[int, ...] = ()
     """Token ids that are not learned wherever they stand."""
+    own_weights_L: NDArray[np.float32] | None = None
+    """Loss weight of each token, if it is learned; None is 1."""
 
     @property
     def is_learned_L(self) -> NDArray[np.bool_]:
         is_new_L = np.arange(len(self.token_ids_L)) >= self.num_context
         return is_new_L & ~np.isin(self.token_ids_L, self.given) if self.given else is_new_L
+
+    @property
+    def weights_L(self) -> NDArray[np.float32]:
+        """Loss weight of each token; 0 where it is not learned."""
+        return self.is_learned_L * (np.float32(1) if self.own_weights_L is None else self.own_weights_L)
+
+    def weighted(self, weights_T: NDArray[np.float32]) -> "Piece":
+        """The piece with the weights of its tokens behind the context; there may be more of them than it has tokens."""
+        num_new = len(self.token_ids_L) - self.num_context
+        context = np.zeros(self.num_context, np.float32)
+        return self._replace(own_weights_L=np.concatenate([context, weights_T[:num_new]]))
 
 
 class PieceMaker(Protocol):

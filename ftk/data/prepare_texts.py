@@ -207,11 +207,10 @@ def _taken(reader: TextReader, progress: Progress, counts: list[int], left_out: 
 def _append(
     arrays: FlatArrays, block: TextBlock, piece: Piece, names: dict[tuple[int, str], int], *, source: int
 ) -> None:
-    is_learned_L = piece.is_learned_L
     arrays.append(
         token_ids=piece.token_ids_L,
-        weights=is_learned_L,
-        answers=is_learned_L,
+        weights=piece.weights_L,
+        answers=piece.is_learned_L,
         lengths=len(piece.token_ids_L),
         rows=block.row,
         sources=names.setdefault((source, block.source), len(names)),

@@ -10,7 +10,7 @@ from torch import Tensor
 from ftk.core.config import Section
 from ftk.core.types import NUM_BYTES, Batch, Terms, TokenScores
 from ftk.numerics.likelihood import bits_per_byte, perplexity
-from ftk.objectives.sft import SftObjective
+from ftk.objectives.sft import SftObjective, weighted_nll
 
 
 class CptObjective:
@@ -30,11 +30,12 @@ class CptObjective:
 
     def terms(self, scores: TokenScores, batch: Batch, statistics: Mapping[str, Tensor]) -> Terms:
         terms = self._likelihood.terms(scores, batch, statistics)
+        # A byte is a byte, however little its token weighs in the loss.
         return Terms(
             sums=terms.sums,
             observed={
                 **terms.observed,
-                "num_nats": terms.sums["nll"].detach(),
+                "num_nats": weighted_nll(scores.logps_BL.detach(), batch.answers_BL),
                 "num_bytes": batch.columns[NUM_BYTES].sum(dtype=torch.float64),
             },
         )

@@ -38,6 +38,9 @@ class Infill(Section):
     """`context` cuts documents into pieces of `data.max_length` and rearranges each within itself, so that none is
     broken; `document` rearranges documents and then cuts those that are longer, in which prefix, suffix and middle may
     come to lie in different pieces."""
+    context_loss_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Loss weight of prefix and suffix; middles, their ends and texts that are not rearranged weigh 1. Less than 1 has
+    more of the training go into middles, which are the smaller part of a text."""
     router_loss_weight: Annotated[float, Field(ge=0)] | None = None
     """Weight of the balancing loss of a mixture of experts; 0 leaves it out.
 

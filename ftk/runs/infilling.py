@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftk.data.holes import Hole, read_holes
-from ftk.data.infill import NUM_MARKS, Infilling
+from ftk.data.infill import Infilling
 from ftk.data.infill_format import ADDED, add_format, find_format, set_apart
 from ftk.data.infill_prompt import InfillPrompts
+from ftk.data.infill_rows import NUM_MARKS
 from ftk.evaluation.answers import JudgedRow, averages, check_metrics, groups_by, judge
 from ftk.generation.batch import Decoder
 from ftk.objectives.infill import Infill
@@ -34,7 +35,14 @@ def infilling_of(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> tuple[
         found, added = add_format(tokenizer)
     set_apart(tokenizer, found)
     how = Infilling(
-        found, task.fim_rate, task.spm_rate, task.cut, task.level, seed=recipe.seed, longest=task.longest_middle
+        found,
+        task.fim_rate,
+        task.spm_rate,
+        task.cut,
+        task.level,
+        seed=recipe.seed,
+        longest=task.longest_middle,
+        context_weight=task.context_loss_weight,
     )
     return how, added
 

@@ -21,10 +21,15 @@ def examples(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     tokenizer = of_bytes(FAMILIES["StarCoder"])
     found = find_format(tokenizer)
     assert found is not None
-    how = Infilling(found, 0.8, 0.5, "character", request.param, seed=0)
+    how = Infilling(found, 0.8, 0.5, "character", request.param, seed=0, context_weight=0.25)
     texts = read_texts([Source(source=str(folder), glob="*.py")])
     made, _ = prepare_texts(texts, tokenizer, max_length=64, overlap=0, infilling=how, cache_folder=None)
     return made
+
+
+def test_prefix_and_suffix_weigh_what_is_asked(examples: Examples) -> None:
+    assert set(examples.weights.tolist()) == {0.0, 0.25, 1.0}
+    assert ((examples.weights > 0) == examples.answers).all()
 
 
 def test_packed_equals_unpacked_and_no_document_sees_another(examples: Examples) -> None:
