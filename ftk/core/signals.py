@@ -18,10 +18,9 @@ def raising(error: Callable[[], BaseException]) -> Handler:
 
     def strike(number: int, frame: FrameType | None) -> None:
         if _is_ignored(frame):
-            signal.signal(signal.SIGALRM, strike)
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
-            return
-        raise error()
+            _send_again(number)
+        else:
+            raise error()
 
     return strike
 
@@ -34,3 +33,17 @@ def _is_ignored(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _send_again(number: int) -> None:
+    """Have the signal come anew in a moment, to whatever handles it then; an alarm that somebody set goes off late."""
+    before = signal.getsignal(signal.SIGALRM) or signal.SIG_DFL
+    left, interval = signal.getitimer(signal.ITIMER_REAL)
+
+    def ring(alarm: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)

@@ -49,7 +49,7 @@ class Drawn(NamedTuple):
     first: int
     last: int
     middle: tuple[int, int] | None
-    """First and last border, tokens of the stretch under `cut: token` and else characters; None leaves it wdrawn."""
+    """First and last border, tokens of the stretch under `cut: token` and else characters; None: it is not cut."""
     suffix_first: bool = False
 
 

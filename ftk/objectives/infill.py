@@ -40,7 +40,8 @@ class Infill(Section):
     come to lie in different pieces."""
     context_loss_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Loss weight of prefix and suffix; middles, their ends and texts that are not rearranged weigh 1. Less than 1 has
-    more of the training go into middles, which are the smaller part of a text."""
+    more of the training go into middles, which are the smaller part of a text. The held-out loss is weighted likewise:
+    compare runs of different weights by perplexity or bits per byte, which are of all text."""
     router_loss_weight: Annotated[float, Field(ge=0)] | None = None
     """Weight of the balancing loss of a mixture of experts; 0 leaves it out.
 

@@ -39,7 +39,8 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and signal.SIGINT in self._received:
-            raise KeyboardInterrupt
+            raising(KeyboardInterrupt)(number, frame)
+            return
         self._received.append(number)
         again = "; once more Ctrl-C stops at once" if number == signal.SIGINT else ""
         # The handler may interrupt a write to sys.stderr, and a buffered file refuses to be entered twice.

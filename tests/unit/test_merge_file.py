@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ftk.core.errors import RecipeError
+from ftk.merging import methods
 from ftk.merging.configuration import Merge, ModelName
 from ftk.merging.parameters import Filtered
 from ftk.recipe.merge_file import load_merge
@@ -265,3 +266,12 @@ def test_one_mistake_is_told_once(refusal, text, message):
 def test_a_file_that_is_not_there():
     with pytest.raises(RecipeError, match=r"nowhere\.yaml: cannot be read: No such file"):
         load_merge("nowhere.yaml")
+
+
+def test_every_file_of_a_method_is_named_and_finds_its_settings():
+    folder = Path(methods.__file__).parent
+    assert sorted(methods.NAMES) == sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+    for name in methods.NAMES:
+        section = methods.method_named(name)
+        assert section.model_fields["name"].default == name
+        assert {"check", "merge", "per_model", "needs_base", "num_models"} <= set(dir(section))

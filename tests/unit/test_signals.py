@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ftk.core.errors import Interrupted
 from ftk.core.signals import raising
+from ftk.train.signals import StopRequest
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,38 @@ def test_ctrl_c_where_errors_are_ignored_is_heard_a_moment_later(struck: Callabl
     struck()
     with pytest.raises(KeyboardInterrupt):
         time.sleep(10)
+
+
+def test_who_handles_the_signal_then_is_told() -> None:
+    """A step that has begun meanwhile notes the signal, and is not torn."""
+    heard: list[int] = []
+    in_a_finalizer()
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    time.sleep(0.05)
+    assert heard == [signal.SIGINT]
+
+
+def test_an_alarm_of_somebody_else_still_goes_off() -> None:
+    rung: list[int] = []
+    signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    in_a_finalizer()
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
+    assert not rung
+    time.sleep(0.2)
+    assert rung == [signal.SIGALRM]
+
+
+def test_a_second_ctrl_c_in_a_finalizer_stops_a_step_at_once() -> None:
+    def step() -> None:
+        with StopRequest():
+            signal.raise_signal(signal.SIGINT)
+            in_a_finalizer()
+            time.sleep(10)
+
+    with pytest.raises(Interrupted):
+        step()
 
 
 def test_elsewhere_it_is_heard_at_once() -> None:
