@@ -158,6 +158,28 @@ def test_shards_are_proposed_before_their_offloading(llama_recipe):
     assert all(less < more for less, more in zip(offloaded, sharded, strict=True))
 
 
+def test_fewer_devices_with_offloading_stand_beside_more_without(llama_recipe):
+    """Where eight shards fit, and four do not: two GPUs whose shards lie in the machine's memory are a way too."""
+    sparing = ("tuning=full", "training.micro_batch_size=1", "training.activation_checkpointing=true")
+    sparing += ("training.loss_chunk=256",)
+    words = {name: (f"parallel.processes={name[-1]}", f"parallel.strategy={name[:-2]}") for name in SPREAD}
+    eight, two, four = (total(llama_recipe, *sparing, *words[name]) for name in SPREAD)
+    memory = round(max(eight, two) * MARGIN) + 1
+    assert memory < four * MARGIN
+    overrides = [plan.overrides for plan in find_fit(asked(llama_recipe, *sparing), memory).plans]
+    assert words["fsdp_8"] in overrides
+    assert words["fsdp_offload_2"] in overrides
+    # More devices of what is offloaded already are no way of their own.
+    assert not any(
+        f"parallel.processes={number}" in one and words["fsdp_offload_2"][1] in one
+        for one in overrides
+        for number in (4, 8)
+    )
+
+
+SPREAD = ("fsdp_8", "fsdp_offload_2", "fsdp_4")
+
+
 @pytest.mark.parametrize(("now", "then"), [("1e-6", 1e-5), ("2e-5", 2e-4), ("5e-4", 1e-3), ("2e-3", 2e-3)])
 def test_adapters_take_ten_times_the_learning_rate(llama_recipe, now, then):
     """Of what the recipe has: preferences at 1e-6 must not come to what answers take."""

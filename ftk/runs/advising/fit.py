@@ -14,10 +14,13 @@ from ftk.recipe.schema import Recipe
 from ftk.runs.advising.change import Change, Harm
 from ftk.runs.advising.changes import ladders
 from ftk.runs.estimate import Question, question
+from ftk.train.settings import Strategy
 
 MARGIN = 1.03
 """By how much a run may take more than is estimated: no cell of the benchmark takes more (benchmarks/memory.py)."""
 NUM_PLANS = 6
+WAYS: tuple[Strategy, ...] = ("ddp", "fsdp", "fsdp_offload")
+"""How a model is spread, by how little each device holds."""
 Places = tuple[int, ...]
 """How far is gone on each ladder."""
 
@@ -136,7 +139,7 @@ class _Search:
             if not self._may_fit(rest):
                 continue
             # A way with the same further steps and larger portions is better.
-            limits = [known[0] for known in found if _contains(rest, known[1:])]
+            limits = [known[0] for known in found if self._contains(rest, known[1:])]
             place, plan = self._largest_portions(rest, min(limits, default=len(self._ladders["rows"])))
             if plan is not None and plan.changes:
                 found[place, *rest] = plan
@@ -184,6 +187,22 @@ class _Search:
             place = (low + high) // 2
         return best
 
+    def _contains(self, rest: Places, known: Places) -> bool:
+        """Whether one choice goes at least as far as another in every direction."""
+        names = list(self._ladders)[1:]
+        return all(
+            all(own >= other for own, other in zip(self._far(name, place), self._far(name, before), strict=True))
+            for name, place, before in zip(names, rest, known, strict=True)
+        )
+
+    def _far(self, name: str, place: int) -> tuple[int, ...]:
+        """How far a step goes; among devices in two directions, as fewer of them may be enough for offloaded shards."""
+        if name != "devices":
+            return (place,)
+        step, recipe = self._ladders[name][place], self._asked.recipe
+        parallel = (recipe if step is None else step.apply(recipe)).parallel
+        return (1 if parallel.processes == "auto" else parallel.processes, WAYS.index(parallel.strategy))
+
     def _is_nearer(self, plan: Plan) -> bool:
         return self.nearest is None or plan.total_bytes < self.nearest.total_bytes
 
@@ -203,11 +222,6 @@ class _Search:
     def _steps(self, places: Places) -> tuple[Change, ...]:
         steps = (ladder[place] for ladder, place in zip(self._ladders.values(), places, strict=True))
         return tuple(step for step in steps if step is not None)
-
-
-def _contains(places: Places, known: Places) -> bool:
-    """Whether one choice goes at least as far as another in every direction."""
-    return all(place >= other for place, other in zip(places, known, strict=True))
 
 
 def _peak(asked: Question) -> Peak:
