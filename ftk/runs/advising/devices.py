@@ -57,8 +57,9 @@ _SHARDED = (
 )
 _OFFLOADED = (
     "the same result on {} GPUs, with weights, gradients and states in the machine's memory, where its processor "
-    "updates them; the time is the most, as if none of it went on beside the computing: weights twice and gradients "
-    "once over PCIe 5.0 (64 GB/s against an H100's 989 TFLOPS), and the update at 77 GB/s for each GPU (DGX H100)"
+    "adds and updates them; the time is as if none of it went on beside the computing: weights twice and gradients "
+    "once a pass over PCIe 5.0 (64 GB/s against an H100's 989 TFLOPS), and sums of gradients and the update at 77 GB/s "
+    "for each GPU (DGX H100); a step of several passes may take longer, as it waits for each copy that is added"
 )
 
 
@@ -68,7 +69,10 @@ def offload_slowdown(asked: Question) -> float:
     Derivation: for each pass a process copies its part of the stored weights to the GPU before the forward and before
     the backward pass, and gradients of the trained ones back in float32 (`CPUOffloadPolicy` of torch 2.13). In each
     step the processor reads gradients for their norm, then weights, gradients and states, and writes weights and
-    states. What of that goes on while the GPU computes is not taken off.
+    states. After each pass but a step's first it also adds gradients to those that lie there: it reads both, and writes
+    their sum (`to_accumulate_grad` in `_fsdp_collectives.py`), 12 bytes for each trained weight. What of that goes on
+    while the GPU computes is not taken off; that copies which are added wait, and go through memory that is not
+    pinned, is not put on.
     """
     setup, weights = asked.setup, asked.numbers.weights
     sizes = trained_sizes(weights, setup.adapter)
@@ -76,6 +80,8 @@ def offload_slowdown(asked: Question) -> float:
     if setup.adapter is not None:
         stored += 4 * adapter_weights(weights, setup.adapter)
     copied = (2 * stored + 4 * sum(sizes)) / setup.processes
+    passes = _passes(asked)
+    added = 3 * 4 * sum(sizes) * (passes - 1) / setup.processes
     updated = (4 * 4 * sum(sizes) + 2 * sum(map(setup.state_bytes, sizes))) / setup.processes
     computed = setup.tokens * flops_per_token(
         weights,
@@ -84,7 +90,7 @@ def offload_slowdown(asked: Question) -> float:
         trains_all=setup.adapter is None,
         checkpointing=setup.checkpointing,
     )
-    return 1 + (LINK_OPERATIONS * copied + HOST_OPERATIONS * updated / _passes(asked)) / computed
+    return 1 + (LINK_OPERATIONS * copied + HOST_OPERATIONS * (added + updated) / passes) / computed
 
 
 def _passes(asked: Question) -> int:
