@@ -1,6 +1,5 @@
 """The machine's own memory, where offloaded shards lie, and where a model begins that a GPU does not hold whole."""
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from ftk.memory.estimate import Estimate
 from ftk.memory.units import shown
 from ftk.runs.advising.memory_size import free_bytes
+from ftk.train.group import num_local_processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +48,5 @@ def host_memory(answer: Estimate, device: torch.device, *, fits_whole: bool) -> 
     needed = max(each.host, whole)
     if not needed:
         return None
-    num = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    num = num_local_processes()
     return HostMemory(num * needed, num, free_bytes(torch.device("cpu")))

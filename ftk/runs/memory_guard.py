@@ -1,7 +1,6 @@
 """The estimate of memory guards a run: what is expected is said before the model loads, and compared with what came."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +21,7 @@ from ftk.runs.advising.memory_size import free_bytes
 from ftk.runs.estimate import Device, Question, estimate, question
 from ftk.runs.host_memory import host_memory
 from ftk.runs.model_numbers import ModelNumbers
+from ftk.train.group import num_local_processes
 from ftk.train.peak_memory import held_bytes, peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def _measured(expectation: Expectation, peak: int, device: torch.device) -> int 
 
 def _sharing(device: torch.device) -> int:
     """Processes that share the memory of a device: all of this machine on a CPU."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
+    return num_local_processes() if device.type == "cpu" else 1
 
 
 def _anywhere(found: bool, accelerator: "Accelerator") -> bool:

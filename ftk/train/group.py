@@ -33,7 +33,7 @@ def join_group(precision: Literal["auto", "fp32", "bf16", "fp16"], *, strategy: 
     from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs
 
     adopt_slurm()
-    share_threads(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    share_threads(num_local_processes())
     device = best_device()
     resolved = resolve_precision(precision, device)
     return Accelerator(
@@ -81,6 +81,11 @@ def leave_group(accelerator: "Accelerator") -> None:
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         torch.distributed.destroy_process_group()
+
+
+def num_local_processes() -> int:
+    """Processes of the group on this machine, as the launcher says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_in_group() -> bool:
