@@ -274,7 +274,7 @@ def _notes(asked: Question) -> tuple[str, ...]:
         notes.append("attention is counted as over all of a row, not over shifted groups")
     if setup.adapter is not None and setup.adapter.decomposed:
         notes.append("what DoRA computes of whole weights for the while is left out")
-    notes += notes_on_the_machine(setup, asked.numbers.weights)
+    notes += notes_on_the_machine(recipe, setup, asked.numbers.weights)
     if recipe.parallel.processes == "auto":
         notes.append("processes: auto takes the GPUs that are there; the figures are for one process")
     if asked.rollout is not None:

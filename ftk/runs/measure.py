@@ -25,6 +25,7 @@ from ftk.runs.infilling import Filler
 from ftk.runs.long_context import LongContext
 from ftk.runs.training_data import InfillingData, Part, TrainingData
 from ftk.runs.tuned_model import TunedModel
+from ftk.runs.whole_weights import asked_apart
 from ftk.runs.without_context import NO_CONTEXT, named_without_context
 from ftk.train.shard import gathered, is_sharded
 
@@ -75,6 +76,7 @@ class Measure:
     ) -> None:
         self._bias = bias
         self._settings = recipe.evaluation
+        self._asks_apart = bool(asked_apart(recipe))
         self._rows = recipe.task.rows
         self._objective = recipe.task.objective(router_loss_weight=tuned.router_loss_weight)
         self._is_compiled = recipe.training.compile
@@ -130,12 +132,6 @@ class Measure:
             figures.save(path)
         self._accelerator.wait_for_everyone()
         return figures
-
-    @property
-    def _asks_apart(self) -> bool:
-        """Whether processes call the model differently often, for which each needs whole weights: losses do not."""
-        settings = self._settings
-        return bool(settings.metrics or self._bias is not None or settings.passkey is not None or self._data.infilling)
 
     def _figures(self, model: nn.Module, when: str, shots: tuple[int, ...]) -> Figures:
         # First a call of the whole: `fully_shard` takes what is called first for the module that holds all others.

@@ -14,13 +14,16 @@ from ftk.core.errors import SetupError
 from ftk.core.types import Batch
 from ftk.memory.estimate import Estimate, MemoryBytes
 from ftk.memory.gpus import CONTEXT_BYTES
+from ftk.memory.stored import trained_sizes
 from ftk.memory.units import shown
 from ftk.recipe.schema import Recipe
-from ftk.runs.advising.fit import find_fit, nothing_fits
+from ftk.runs.advising.fit import MARGIN, Plan, find_fit, nothing_fits
 from ftk.runs.advising.memory_size import free_bytes
 from ftk.runs.estimate import Device, Question, estimate, question
 from ftk.runs.host_memory import host_memory
 from ftk.runs.model_numbers import ModelNumbers
+from ftk.runs.tuned_model import loading_device
+from ftk.runs.whole_weights import whole_refusal
 from ftk.train.group import num_local_processes
 from ftk.train.peak_memory import held_bytes, peak_memory_bytes
 
@@ -56,6 +59,8 @@ class Expectation:
     """The most that it had held by then."""
     started: int = 0
     """Bytes of the estimate that are taken already and not among the free ones: on a GPU CUDA's context."""
+    fits_whole: bool = True
+    """Whether the devices of all processes hold all weights as they are loaded, before any of them are given away."""
 
     def line(self) -> str:
         """What is said before the model is loaded."""
@@ -63,13 +68,6 @@ class Expectation:
         if self.answer is None:
             return f"memory could not be estimated ({self.why_not}); {free}"
         return f"memory {shown(self.answer.per_device.bytes.total - self.started)} expected, {free}"
-
-    @property
-    def fits_whole(self) -> bool:
-        """Whether the device holds all weights as they are loaded, before any of them go to other processes."""
-        if self.answer is None or self.free is None:
-            return True
-        return self.answer.training.weights + self.answer.training.adapter <= self.free
 
     def lacks(self, num_sharing: int) -> bool:
         """Whether it cannot fit, even if the estimate is too high by as much as it may be."""
@@ -99,23 +97,32 @@ def expect_memory(
     device = accelerator.device
     ask = partial(_ask, worst=worst, accelerator=accelerator)
     asked, answer, why_not = _estimated(recipe, ask)
+    free = free_bytes(device)
+    # All must load the model to the same kind of device.
+    fits_whole = not _anywhere(not _fits_whole(asked, answer, free), accelerator)
     expectation = Expectation(
         answer,
         why_not,
         asked is not None and asked.numbers.is_known,
-        free_bytes(device),
+        free,
         held_bytes(device),
         peak_memory_bytes(device),
         # What is free was asked of CUDA, which has made its context by then.
         CONTEXT_BYTES if device.type == "cuda" else 0,
+        fits_whole,
     )
     say(expectation.line())
-    host = host_memory(answer, device, fits_whole=expectation.fits_whole) if answer is not None else None
+    loads_whole = not fits_whole and loading_device(recipe, accelerator).type == "cpu"
+    host = host_memory(answer, device, loads_whole=loads_whole) if answer is not None else None
     if host is not None:
         say(host.line())
     lacks_host = host is not None and host.lacks
-    if _anywhere(lacks_host or expectation.lacks(_sharing(device)), accelerator):
-        message = host.refusal() if host is not None and lacks_host else _refusal(asked, ask, expectation, device)
+    lacks = expectation.lacks(_sharing(device))
+    # What does not fit in shards either is told with what makes it fit.
+    whole = whole_refusal(recipe, answer, device, free) if answer is not None and not lacks else None
+    if _anywhere(lacks_host or lacks or whole is not None, accelerator):
+        found = host.refusal() if host is not None and lacks_host else whole
+        message = found or _refusal(asked, ask, expectation, device)
         if not force:
             raise SetupError(f"{message}. --force goes on in spite of it")
         say(f"{message}. Going on all the same (--force)")
@@ -210,10 +217,30 @@ def _refusal(
     fit = find_fit(asked, free + started, one_device=True, again=partial(ask, numbers=asked.numbers))
     if not fit.plans:
         return f"{start}. {nothing_fits(fit)}" if fit.nearest else start
-    ways = "; or ".join(
-        f"{' '.join(plan.overrides)} ({shown(plan.total_bytes - started)})" for plan in fit.plans[:NUM_PLANS]
-    )
-    return f"{start}. What fits: {ways}"
+    on_machine = free_bytes(torch.device("cpu"))
+    plans = fit.plans
+    if on_machine is not None:
+        plans = tuple(plan for plan in plans if plan.host_bytes * num_local_processes() <= on_machine)
+    if on_machine is not None and not plans:
+        return f"{start}. Shards in the machine's memory would fit, if more of that were free than {shown(on_machine)}"
+    return f"{start}. What fits: {'; or '.join(_way(plan, started) for plan in plans[:NUM_PLANS])}"
+
+
+def _way(plan: Plan, started: int) -> str:
+    """What to paste, and what it takes."""
+    takes = [shown(plan.total_bytes - started)]
+    if plan.host_bytes:
+        takes.append(f"{shown(plan.host_bytes)} of the machine's memory for each process")
+    takes.append(f"{plan.slowdown:,.{2 if plan.slowdown < 10 else 0}f} times as long")
+    return f"{' '.join(plan.overrides)} ({', '.join(takes)})"
+
+
+def _fits_whole(asked: Question | None, answer: Estimate | None, free: int | None) -> bool:
+    """Whether a device holds all weights, and beside them the part of the largest that it makes its shard of."""
+    if asked is None or answer is None or free is None:
+        return True
+    largest = asked.setup.frozen_bytes * max(trained_sizes(asked.numbers.weights, None), default=0)
+    return (answer.training.weights + answer.training.adapter) * MARGIN + largest <= free
 
 
 def _standing(parts: MemoryBytes) -> int:

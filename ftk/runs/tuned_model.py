@@ -19,6 +19,7 @@ from ftk.models.shifted_sparse import enable_shifted_sparse_attention
 from ftk.models.vocabulary import grow_vocabulary
 from ftk.numerics.head import Budget
 from ftk.recipe.schema import Recipe
+from ftk.runs.whole_weights import used_before_shards
 from ftk.train.precision import FROZEN_DTYPES, Precision, resolve_precision, store_trained_in_float32
 from ftk.tuning.beside import trained_whole
 from ftk.tuning.full import Full
@@ -131,12 +132,10 @@ def load_start(
 def loading_device(recipe: Recipe, accelerator: "Accelerator") -> torch.device:
     """Where a model is loaded to that the device does not hold whole: the CPU, if it will be sharded.
 
-    What computes with the whole model before that keeps it on the device: the reference of preferences, and the proof
-    that flash attention, which knows GPUs alone, keeps documents apart.
+    What computes with the whole model before that keeps it on the device.
     """
     shards = recipe.parallel.shards and accelerator.num_processes > 1
-    is_used_whole = recipe.task.needs_reference or recipe.model.attention.startswith("flash")
-    return torch.device("cpu") if shards and not is_used_whole else accelerator.device
+    return torch.device("cpu") if shards and used_before_shards(recipe) is None else accelerator.device
 
 
 def frozen_dtype(recipe: Recipe, precision: Precision) -> torch.dtype:
