@@ -1,6 +1,6 @@
 """How long `ftk data check` takes on a million rows of 200 tokens, and how much memory all its processes use.
 
-Run it as `python benchmarks/data_check.py [--rows 1000000] [--near] [--duplicates 0.05]`. The rows are question and
+Run it as `python benchmarks/data.py [--rows 1000000] [--near] [--duplicates 0.05]`. The rows are question and
 answer of about 200 words of English text; a share of them are near duplicates, with one word in fifty changed. Memory
 is the largest sum of what the processes hold for themselves and share (PSS), sampled every quarter of a second.
 """
