@@ -27,7 +27,7 @@ from ftk.runs.training_data import InfillingData, Part, TrainingData
 from ftk.runs.tuned_model import TunedModel
 from ftk.runs.whole_weights import asked_apart
 from ftk.runs.without_context import NO_CONTEXT, named_without_context
-from ftk.train.shard import gathered, is_sharded
+from ftk.train.shard import gathered, is_sharded, without_backward
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -97,10 +97,8 @@ class Measure:
         Of answers perplexity and token accuracy, of plain text bits a byte besides, of preferences rewards, margin,
         accuracy and log-probabilities.
         """
-        with self._accelerator.autocast():
-            if self._rows == "conversations":
-                return dict(loss_metrics(model, self._batches, self._accelerator))
-            return dict(objective_metrics(model, self._objective, self._batches, self._accelerator))
+        with without_backward(model):
+            return self._losses(model)
 
     def before(self, model: nn.Module) -> Figures:
         """The model before it is tuned, as `spread` returned it, also with examples in the prompt.
@@ -126,7 +124,8 @@ class Measure:
         return forgetting(before.metrics[GENERAL_LOSS], after.metrics[GENERAL_LOSS], max_forgetting=limit)
 
     def _everything(self, model: nn.Module, when: str, shots: tuple[int, ...], path: Path) -> Figures:
-        with gathered(model) if is_sharded(model) and self._asks_apart else nullcontext():
+        whole = gathered(model) if is_sharded(model) and self._asks_apart else nullcontext()
+        with without_backward(model), whole:
             figures = self._figures(model, when, shots)
         if self._accelerator.is_main_process:
             figures.save(path)
@@ -141,7 +140,7 @@ class Measure:
         data = self._data.eval
         if data is not None and self._batches:
             self._say(f"evaluating {when} training")
-            metrics |= self.losses(model)
+            metrics |= self._losses(model)
             for number in shots if self._settings.metrics and self._data.infilling is None else ():
                 answered, example = self._answers(when, number, data.conversations)
                 metrics |= answered
@@ -155,6 +154,12 @@ class Measure:
         if when == "before":
             metrics |= self._long_context.measure_unscaled(model, self._tuned.causal_lm)
         return Figures(metrics | general, sample)
+
+    def _losses(self, model: nn.Module) -> dict[str, float]:
+        with self._accelerator.autocast():
+            if self._rows == "conversations":
+                return dict(loss_metrics(model, self._batches, self._accelerator))
+            return dict(objective_metrics(model, self._objective, self._batches, self._accelerator))
 
     def _answers(
         self, when: str, num_shots: int, rows: Sequence[Conversation], *, suffix: str = ""

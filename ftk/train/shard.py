@@ -171,6 +171,21 @@ def full_state_dict(model: nn.Module, accelerator: "Accelerator") -> dict[str, T
 
 
 @contextmanager
+def without_backward(model: nn.Module) -> Iterator[None]:
+    """Around forward passes alone, after which every weight is in shards again.
+
+    `fully_shard` keeps the outermost group (embedding, last norm, head) whole after a forward pass, for the backward
+    pass to come, and while it is whole the model's parameters are not those that the optimizer moves.
+    """
+    try:
+        yield
+    finally:
+        for block in model.modules():
+            if isinstance(block, FSDPModule):
+                block.reshard()
+
+
+@contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
     """Within, every weight is whole on each process, so that parts of the model can be called in any order.
 

@@ -89,7 +89,11 @@ class TrainedState:
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         trained = {id(parameter) for parameter in self._in_groups()}
-        return {name: one for name, one in self._model.named_parameters() if id(one) in trained}
+        found = {name: one for name, one in self._model.named_parameters() if id(one) in trained}
+        if len(found) < len(trained):
+            # What would be left out of a checkpoint would be lost.
+            raise RuntimeError(f"{len(trained) - len(found)} trained parameters are not among the model's")
+        return found
 
     def _in_groups(self) -> Iterator[nn.Parameter]:
         for group in self._optimizer.param_groups:

@@ -71,6 +71,22 @@ def test_shards_are_measured_before_and_after(without_dropout: Path, tmp_path: P
             assert together["evaluation"][when][key] == pytest.approx(value, rel=1e-4), (when, key)
 
 
+def test_every_weight_of_shards_is_trained_and_saved_however_often_they_are_measured(
+    without_dropout: Path, tmp_path: Path
+) -> None:
+    """After losses alone the outermost weights were whole still: the optimizer and checkpoints missed them."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    more = ("training.max_steps=2", "evaluation.metrics=[]", "checkpoint.every=1", "checkpoint.keep=2")
+    train(without_dropout, one, *more)
+    measured = (*more, "evaluation.before=true", "evaluation.every=1")
+    train(without_dropout, two, *measured, "--processes", "2", "--strategy", "fsdp")
+    for step in ("step-1", "step-2"):
+        expected, found = (load_file(run / "checkpoints" / step / "weights.safetensors") for run in (one, two))
+        assert expected.keys() == found.keys()
+        for name, weight in found.items():
+            torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
+
+
 def test_an_error_of_a_group_is_said_once(without_dropout: Path, tmp_path: Path) -> None:
     process = start_ftk("train", without_dropout, "data.train=nowhere.jsonl", "--processes", "2", "--json")
     out, errors = process.communicate(timeout=120)
