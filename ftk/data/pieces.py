@@ -51,7 +51,8 @@ class Piece(NamedTuple):
     @property
     def weights_L(self) -> NDArray[np.float32]:
         """Loss weight of each token; 0 where it is not learned."""
-        return self.is_learned_L * (np.float32(1) if self.own_weights_L is None else self.own_weights_L)
+        is_learned_L = self.is_learned_L.astype(np.float32)
+        return is_learned_L if self.own_weights_L is None else is_learned_L * self.own_weights_L
 
     def weighted(self, weights_T: NDArray[np.float32]) -> "Piece":
         """The piece with the weights of its tokens behind the context; there may be more of them than it has tokens."""

@@ -169,9 +169,9 @@ def _fill(
         counts = np.zeros(3, np.int64)  # pieces, learned tokens, bytes
         document, of_document = None, 0
         for block, piece in pieces_of(reader.blocks(left_out), tokenizer, cutter, progress):
-            _append(arrays, block, piece, names, source=number)
+            num_learned = _append(arrays, block, piece, names, source=number)
             num_tokens += len(piece.token_ids_L)
-            counts += [1, int(piece.is_learned_L.sum()), piece.num_bytes]
+            counts += [1, num_learned, piece.num_bytes]
             of_document = of_document + 1 if document == (block.source, block.row) else 1
             document = (block.source, block.row)
             num_cut += of_document == 2
@@ -206,16 +206,19 @@ def _taken(reader: TextReader, progress: Progress, counts: list[int], left_out: 
 
 def _append(
     arrays: FlatArrays, block: TextBlock, piece: Piece, names: dict[tuple[int, str], int], *, source: int
-) -> None:
+) -> int:
+    """Tokens of the piece that are learned."""
+    is_learned_L = piece.is_learned_L
     arrays.append(
         token_ids=piece.token_ids_L,
         weights=piece.weights_L,
-        answers=piece.is_learned_L,
+        answers=is_learned_L,
         lengths=len(piece.token_ids_L),
         rows=block.row,
         sources=names.setdefault((source, block.source), len(names)),
         num_bytes=piece.num_bytes,
     )
+    return int(is_learned_L.sum())
 
 
 def _examples(arrays: Mapping[str, NDArray[Any]], source_names: Sequence[str]) -> Examples:

@@ -27,7 +27,7 @@ from ftk.runs.training_data import InfillingData, Part, TrainingData
 from ftk.runs.tuned_model import TunedModel
 from ftk.runs.whole_weights import asked_apart
 from ftk.runs.without_context import NO_CONTEXT, named_without_context
-from ftk.train.shard import gathered, is_sharded, without_backward
+from ftk.train.shard import gathered, without_backward
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -124,8 +124,7 @@ class Measure:
         return forgetting(before.metrics[GENERAL_LOSS], after.metrics[GENERAL_LOSS], max_forgetting=limit)
 
     def _everything(self, model: nn.Module, when: str, shots: tuple[int, ...], path: Path) -> Figures:
-        whole = gathered(model) if is_sharded(model) and self._asks_apart else nullcontext()
-        with without_backward(model), whole:
+        with gathered(model) if self._asks_apart else without_backward(model):
             figures = self._figures(model, when, shots)
         if self._accelerator.is_main_process:
             figures.save(path)

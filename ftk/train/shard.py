@@ -180,9 +180,8 @@ def without_backward(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for block in model.modules():
-            if isinstance(block, FSDPModule):
-                block.reshard()
+        for block in _blocks(model):
+            block.reshard()
 
 
 @contextmanager
@@ -191,7 +190,8 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
     Generation needs this: processes decode different numbers of tokens, and would wait for each other's shards.
     """
-    blocks = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    outermost: object = model
+    blocks = _blocks(model)
     for block in blocks:
         block.set_reshard_after_forward(False, recurse=False)
         block.unshard()
@@ -199,5 +199,10 @@ def gathered(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for block in blocks:
-            block.set_reshard_after_forward(block is not model, recurse=False)
+            block.set_reshard_after_forward(block is not outermost, recurse=False)
             block.reshard()
+
+
+def _blocks(model: nn.Module) -> list[FSDPModule]:
+    """What is put into shards by itself; nothing where each process holds a copy."""
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
